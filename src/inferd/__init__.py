@@ -1,0 +1,3 @@
+"""inferd: on-premises AI inference with its own engine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,60 @@
+"""Configuration: frozen, checked once, "auto" (None) resolved once into a new object."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from inferd.errors import ConfigError
+
+ExecutorName = Literal["native", "reference"]
+
+
+def _require(ok: bool, option: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"{option} must be {allowed}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Options of one engine. None means auto; `resolve` replaces every None."""
+
+    max_model_len: int | None = None  # auto: the model's, at most what the KV cache holds
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int | None = None  # token budget of a step; auto: 512
+    kv_cache_memory: int | None = None  # bytes; auto: room for max_num_seqs typical requests within free memory
+    block_size: int = 32  # tokens; a multiple of 16
+    enable_prefix_caching: bool = True
+    kv_cache_dtype: Literal["auto", "bf16"] = "auto"
+    executor: ExecutorName = "native"
+    num_threads: int | None = None  # auto: the cores this process may use
+    seed: int = 0  # for requests without a seed of their own
+    max_queue_len: int = 1024  # waiting requests; more are refused
+
+    def __post_init__(self) -> None:
+        _require(self.max_model_len is None or self.max_model_len >= 1, "max_model_len", self.max_model_len, "at least 1")
+        _require(1 <= self.max_num_seqs <= 4096, "max_num_seqs", self.max_num_seqs, "from 1 to 4096")
+        budget = self.max_num_batched_tokens
+        _require(budget is None or 1 <= budget <= 65536, "max_num_batched_tokens", budget, "from 1 to 65536")
+        memory = self.kv_cache_memory
+        _require(memory is None or memory > 0, "kv_cache_memory", memory, "above 0 bytes")
+        ok = self.block_size % 16 == 0 and 16 <= self.block_size <= 256
+        _require(ok, "block_size", self.block_size, "a multiple of 16 from 16 to 256")
+        _require(self.kv_cache_dtype in ("auto", "bf16"), "kv_cache_dtype", self.kv_cache_dtype, '"auto" or "bf16"')
+        _require(self.executor in ("native", "reference"), "executor", self.executor, '"native" or "reference"')
+        threads = self.num_threads
+        _require(threads is None or 1 <= threads <= 256, "num_threads", threads, "from 1 to 256")
+        _require(self.max_queue_len >= 1, "max_queue_len", self.max_queue_len, "at least 1")
+
+    @property
+    def resolved_num_threads(self) -> int:
+        return self.num_threads or len(os.sched_getaffinity(0))
+
+    @property
+    def resolved_token_budget(self) -> int:
+        """At least one token per sequence, so that decode never starves."""
+        return max(self.max_num_batched_tokens or 512, self.max_num_seqs)
+
+    def with_values(self, **values: object) -> EngineConfig:
+        return replace(self, **values)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Weight formats of model files: sizes, exact dequantization."""

@@ -1,0 +1,19 @@
+// The body of every isa_*.cpp: all kernels compiled once for one instruction set, and their table.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace inferd::INFERD_ISA_NS {
+
+#include "vec.inl"
+#include "gemm.inl"
+#include "rows.inl"
+#include "attention.inl"
+
+extern const KernelTable kTable;
+const KernelTable kTable = {
+    INFERD_ISA_NAME, quantize_rows, gemm_quant, gemm_float, rms_norm,     add_rows, scale_row, gated,
+    rope,            store_kv,      attend,     merge,      soft_cap_all, argmax,   sum_exp,
+};
+
+}  // namespace inferd::INFERD_ISA_NS

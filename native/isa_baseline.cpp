@@ -1,0 +1,3 @@
+#define INFERD_ISA_NS baseline
+#define INFERD_ISA_NAME "baseline"
+#include "isa.inl"

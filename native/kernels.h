@@ -1,0 +1,96 @@
+// Every kernel of inferd and its contract. One KernelTable per ISA; all write the same bits for a given row whatever
+// else is in the batch. Kernels check nothing: model.cpp has checked every size and index before.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "gemm.h"
+
+namespace inferd {
+
+enum class Activation : int { silu = 0, gelu_tanh = 1 };
+
+// Rows of queries that one attend() call serves against one kv head.
+constexpr int kMaxAttendRows = 8;
+// Attention is cut at absolute positions that are multiples of this, then merged in order: a row's bits depend on its
+// own length only. A multiple of every allowed block size.
+constexpr int kAttendSplit = 256;
+
+// K and V of one kv head inside one block, bf16:
+//   K [block_size/16][head_dim/2][16 tokens][2]      V [block_size][head_dim]
+struct KvView {
+    const uint16_t* layer;        // first block of the layer
+    const int32_t* block_table;   // block of positions [i * block_size, (i + 1) * block_size)
+    ptrdiff_t block_stride;       // elements from block to block
+    ptrdiff_t k_offset, v_offset; // of the kv head inside a block
+    int block_size, head_dim;
+};
+
+struct AttendRows {
+    int num_rows;       // 1 .. kMaxAttendRows
+    const float* q;     // (num_rows, head_dim), scaled
+    const int* begin;   // (num_rows,) each row sees keys [begin, end)
+    const int* end;     // (num_rows,)
+    float soft_cap;     // 0 = off
+};
+
+// A softmax in progress for num_rows rows: running maximum, sum of exponentials, weighted values.
+struct Partial {
+    float* max;  // (num_rows,)
+    float* sum;  // (num_rows,)
+    float* out;  // (num_rows, head_dim)
+};
+
+struct KernelTable {
+    const char* name;
+
+    // native/gemm.h states these three.
+    void (*quantize_rows)(const float* x, ptrdiff_t ldx, int row_begin, int row_end, const QuantRows& out);
+    void (*gemm_quant)(const PackedMatrix& w, const QuantRows& a, int panel_begin, int panel_end, float* out,
+                       ptrdiff_t ldout, bool accumulate);
+    void (*gemm_float)(const PackedMatrix& w, const float* x, ptrdiff_t ldx, int num_rows, int panel_begin,
+                       int panel_end, float* out, ptrdiff_t ldout, bool accumulate);
+
+    // out = x / sqrt(mean(x^2) + eps) * weight; n a multiple of 16; out may be x
+    void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
+    // x += y; n a multiple of 16
+    void (*add)(float* x, const float* y, int n);
+    // x *= factor; n a multiple of 16
+    void (*scale)(float* x, float factor, int n);
+    // out = act(gate) * up; n a multiple of 16; out may be gate
+    void (*gated)(Activation act, const float* gate, const float* up, int n, float* out);
+    // rotates pairs (i, i + half) of one head by the angles whose cosines and sines are given
+    void (*rope)(float* head, const float* cosine, const float* sine, int half);
+    // writes one token's K and V of one kv head as bf16 (round to nearest even) at slot of a block
+    void (*store_kv)(const float* k, const float* v, int head_dim, int slot, uint16_t* k_head, uint16_t* v_head);
+    // the partial softmax of the keys in [key_begin, key_end), a part of one split; overwrites `out`
+    void (*attend)(const KvView& kv, const AttendRows& rows, int key_begin, int key_end, const Partial& out);
+    // total = total merged with part
+    void (*merge)(const Partial& total, const Partial& part, int num_rows, int head_dim);
+
+    // x -> cap * tanh(x / cap)
+    void (*soft_cap_all)(float* x, float cap, int n);
+    // largest value; lowest index among equals
+    int (*argmax)(const float* x, int n);
+    // sum over i of exp((x[i] - shift) * factor); out, when not null, receives each term
+    double (*sum_exp)(const float* x, float shift, float factor, int n, float* out);
+};
+
+// The best table this CPU runs, or the one INFERD_ISA names ("avx512", "avx2", "baseline"); throws
+// std::invalid_argument on a name that is unknown or that the CPU cannot run.
+const KernelTable& kernels();
+// Comma-separated names of the tables this CPU can run, best first.
+const char* available_isas();
+
+namespace avx512 {
+extern const KernelTable kTable;
+}
+namespace avx2 {
+extern const KernelTable kTable;
+}
+namespace baseline {
+extern const KernelTable kTable;
+}
+
+}  // namespace inferd

@@ -1,0 +1,169 @@
+// The whole model over one ragged batch: embedding, layers, logits, sampling. Owns packed weights, KV cache, scratch and
+// the thread pool. One step at a time.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+#include "sampler.h"
+
+namespace inferd {
+
+struct LayerSpec {
+    int window;  // 0 = all
+    int rope;    // index into ropes
+};
+
+struct RopeSpec {
+    int dims;                     // rotated leading dims
+    float magnitude;              // multiplies cos and sin
+    std::vector<float> inv_freq;  // (dims / 2,)
+};
+
+struct ModelSpec {
+    int vocab_size, hidden_size, ffn_size, num_heads, num_kv_heads, head_dim;
+    std::vector<LayerSpec> layers;
+    std::vector<RopeSpec> ropes;
+    float norm_eps, attention_scale, attention_soft_cap, logit_soft_cap, embedding_scale;
+    Activation activation;
+    bool qkv_bias, qk_norm, post_norms, tied_head;
+};
+
+struct Limits {
+    int num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads;
+};
+
+// Views of the caller's arrays; shapes: executors/base.py.
+struct Batch {
+    std::span<const int32_t> token_ids, query_starts, context_lens, block_tables, block_copies, logit_rows;
+    int max_num_blocks;  // columns of block_tables
+    std::span<const float> temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
+    std::span<const int32_t> top_k, target, num_logprobs, mask_index;
+    std::span<const uint64_t> seed;
+    std::span<const int64_t> draw_index;
+    std::span<const int32_t> penalty_starts, penalty_ids, penalty_counts, bias_starts, bias_ids;
+    std::span<const float> bias_values;
+    std::span<const uint32_t> allowed_masks;
+};
+
+struct StepOutput {
+    std::span<int32_t> token_ids, ranks, top_ids;
+    std::span<float> logprobs, top_logprobs;
+    int num_top;  // columns of top_ids
+};
+
+class Model {
+public:
+    Model(ModelSpec spec, Limits limits);
+    ~Model();
+
+    // rows: the tensor as the file has it. The embedding's bytes must outlive the model; matrices are packed at once.
+    void set_embedding(int type, const uint8_t* rows, size_t row_bytes);
+    void add_matrix(const std::string& name, int type, const uint8_t* rows, size_t row_bytes, int num_rows, int num_cols);
+    void add_vector(const std::string& name, std::span<const float> values);
+    // Resolves names; throws std::invalid_argument naming what is missing or has a wrong size.
+    void finish();
+
+    // Throws std::invalid_argument before anything is changed when the batch breaks the contract.
+    void step(const Batch& batch, const StepOutput& out);
+
+    size_t num_packed_bytes() const { return num_packed_bytes_; }
+    const Limits& limits() const { return limits_; }
+    const ModelSpec& spec() const { return spec_; }
+
+private:
+    struct Matrix {
+        PackedMatrix packed;
+        bool is_float;
+    };
+    struct Linear {  // one input, outputs side by side
+        std::vector<const Matrix*> parts;
+        bool needs_quant = false;
+    };
+    struct Layer {
+        Linear qkv, o, gate_up, down;
+        const float *attn_norm, *ffn_norm, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *post_attn_norm, *post_ffn_norm;
+    };
+    struct AttendItem {
+        int seq, token_begin, num_tokens, kv_head, head_begin, num_heads;
+        int split;      // one split, its partial kept in a slot; -1 = all splits, result written at once
+        int num_splits;
+    };
+    struct ThreadScratch;
+
+    void check(const Batch& batch, const StepOutput& out) const;
+    void check_sampling(const Batch& batch) const;
+    void plan_tokens(const Batch& batch);
+    void plan_attention(const Batch& batch);
+    void copy_blocks(const Batch& batch);
+    void run_thread(int thread, const Batch& batch, const StepOutput& out);
+    void run_layer(int thread, int index, const Batch& batch);
+    void run_head(int thread, const Batch& batch, const StepOutput& out);
+    void embed(int thread, const Batch& batch);
+    void finish_block(const float* post_norm, int row);
+    void prepare_input(int thread, const float* norm);
+    void linear(int thread, const Linear& linear, const float* x, ptrdiff_t ldx, const QuantRows& quant, int num_rows,
+                float* out, ptrdiff_t ldout, bool accumulate);
+    void write_kv(int thread, int layer, const Batch& batch);
+    void attend_items(int thread, int layer, const Batch& batch);
+    void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int window);
+    void merge_splits(int thread);
+    void emit_rows(const AttendItem& item, const Partial& total);
+    RowSampling row_sampling(const Batch& batch, int row) const;
+    uint16_t* block_at(int layer, int block) const;
+    const float* vector_of(const std::string& name, int size) const;
+    Linear linear_of(std::initializer_list<std::pair<std::string, int>> names, int num_cols) const;
+    std::pair<int, int> share(int thread, int count) const;
+
+    const ModelSpec spec_;
+    const Limits limits_;
+    const KernelTable& kernels_;
+    Pool pool_;
+
+    // weights, constant after finish()
+    std::unordered_map<std::string, std::unique_ptr<Matrix>> matrices_;
+    std::unordered_map<std::string, std::vector<float>> vectors_;
+    std::vector<void*> packed_memory_;
+    std::vector<size_t> packed_sizes_;
+    size_t num_packed_bytes_ = 0;
+    int embedding_type_ = -1;
+    const uint8_t* embedding_ = nullptr;
+    size_t embedding_row_bytes_ = 0;
+    std::vector<Layer> layers_;
+    Linear head_;
+    const float* final_norm_ = nullptr;
+    std::vector<std::vector<float>> cosines_, sines_;  // per rope: (max_model_len, dims / 2)
+
+    // KV cache: [layer][block][K of all kv heads, V of all kv heads]
+    uint16_t* kv_ = nullptr;
+    size_t kv_bytes_ = 0;
+    ptrdiff_t block_stride_;
+
+    // scratch of the step; T = max_num_batched_tokens
+    int num_tokens_ = 0;
+    std::vector<int> position_, seq_of_;       // (T,)
+    std::vector<float> x_, normed_, block_out_;  // (T, hidden)
+    std::vector<float> qkv_;                   // (T, (num_heads + 2 num_kv_heads) * head_dim)
+    std::vector<float> attention_;             // (T, num_heads * head_dim)
+    std::vector<float> gate_up_, hidden_;      // (T, 2 ffn), (T, ffn)
+    std::vector<int8_t> quant_values_;
+    std::vector<float> quant_scales_;
+    std::vector<int32_t> quant_sums_;
+    std::vector<AttendItem> items_;
+    size_t num_split_items_ = 0;               // the first of items_; each owns a slot
+    std::vector<float> slots_;                 // per slot: max, sum (kMaxAttendRows each), out
+    std::vector<float> logits_;                // (head_rows_, vocab)
+    int head_rows_ = 0;
+    std::vector<std::unique_ptr<ThreadScratch>> scratch_;
+    alignas(64) std::atomic<size_t> next_item_{0};
+    alignas(64) std::atomic<int> next_row_{0};
+};
+
+}  // namespace inferd

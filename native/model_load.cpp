@@ -1,0 +1,167 @@
+// Building a model: packing weights, resolving names, sizing scratch.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "model_scratch.h"
+
+namespace inferd {
+
+namespace {
+
+bool is_float_type(int type) { return type == 0 || type == 1 || type == 30; }
+
+// Zeroed pages, huge where the kernel allows; touched pages only cost memory.
+void* map_memory(size_t bytes) {
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    return memory;
+}
+
+}  // namespace
+
+Model::Model(ModelSpec spec, Limits limits)
+    : spec_(std::move(spec)), limits_(limits), kernels_(kernels()), pool_(limits.num_threads) {
+    const int kv_size = spec_.num_kv_heads * spec_.head_dim;
+    block_stride_ = 2 * (ptrdiff_t)kv_size * limits_.block_size;
+    kv_bytes_ = sizeof(uint16_t) * (size_t)block_stride_ * limits_.num_blocks * spec_.layers.size();
+    kv_ = static_cast<uint16_t*>(map_memory(kv_bytes_));
+    for (const RopeSpec& rope : spec_.ropes) {
+        const int half = rope.dims / 2;
+        std::vector<float> cosine((size_t)limits_.max_model_len * half), sine(cosine.size());
+        for (int p = 0; p < limits_.max_model_len; p++)
+            for (int i = 0; i < half; i++) {
+                const float angle = (float)p * rope.inv_freq[i];
+                cosine[(size_t)p * half + i] = (float)std::cos((double)angle) * rope.magnitude;
+                sine[(size_t)p * half + i] = (float)std::sin((double)angle) * rope.magnitude;
+            }
+        cosines_.push_back(std::move(cosine));
+        sines_.push_back(std::move(sine));
+    }
+}
+
+Model::~Model() {
+    munmap(kv_, kv_bytes_);
+    for (size_t i = 0; i < packed_memory_.size(); i++) munmap(packed_memory_[i], packed_sizes_[i]);
+}
+
+void Model::set_embedding(int type, const uint8_t* rows, size_t row_bytes) {
+    embedding_type_ = type;
+    embedding_ = rows;
+    embedding_row_bytes_ = row_bytes;
+}
+
+void Model::add_vector(const std::string& name, std::span<const float> values) {
+    vectors_[name].assign(values.begin(), values.end());
+}
+
+void Model::add_matrix(const std::string& name, int type, const uint8_t* rows, size_t row_bytes, int num_rows,
+                       int num_cols) {
+    if (num_cols % 32) throw std::invalid_argument(name + ": the native executor needs rows of a multiple of 32 values");
+    auto matrix = std::make_unique<Matrix>();
+    matrix->is_float = is_float_type(type);
+    const size_t bytes = packed_bytes(type, num_rows, num_cols);
+    uint8_t* data = static_cast<uint8_t*>(map_memory(bytes));
+    packed_memory_.push_back(data);
+    packed_sizes_.push_back(bytes);
+    num_packed_bytes_ += bytes;
+    matrix->packed = make_packed(type, num_rows, num_cols, data);
+    auto body = [&](int thread) {
+        auto [begin, end] = share(thread, matrix->packed.num_panels);
+        pack(type, rows, row_bytes, num_rows, num_cols, begin, end, data);
+    };
+    pool_.run(body);
+    matrices_[name] = std::move(matrix);
+}
+
+const float* Model::vector_of(const std::string& name, int size) const {
+    auto found = vectors_.find(name);
+    if (found == vectors_.end()) throw std::invalid_argument("missing tensor " + name);
+    if ((int)found->second.size() != size)
+        throw std::invalid_argument(name + " has " + std::to_string(found->second.size()) + " values, expected " +
+                                    std::to_string(size));
+    return found->second.data();
+}
+
+Model::Linear Model::linear_of(std::initializer_list<std::pair<std::string, int>> names, int num_cols) const {
+    Linear linear;
+    for (const auto& [name, num_rows] : names) {
+        auto found = matrices_.find(name);
+        if (found == matrices_.end()) throw std::invalid_argument("missing tensor " + name);
+        const Matrix* matrix = found->second.get();
+        if (matrix->packed.n != num_rows || matrix->packed.k != num_cols)
+            throw std::invalid_argument(name + " is " + std::to_string(matrix->packed.n) + " x " +
+                                        std::to_string(matrix->packed.k) + ", expected " + std::to_string(num_rows) +
+                                        " x " + std::to_string(num_cols));
+        linear.parts.push_back(matrix);
+        linear.needs_quant |= !matrix->is_float;
+    }
+    return linear;
+}
+
+void Model::finish() {
+    const int hidden = spec_.hidden_size, ffn = spec_.ffn_size, dim = spec_.head_dim;
+    const int q_size = spec_.num_heads * dim, kv_size = spec_.num_kv_heads * dim;
+    if (hidden % 32 || ffn % 32 || q_size % 32 || dim % 16)
+        throw std::invalid_argument("the native executor needs hidden, ffn and query sizes that are multiples of 32 "
+                                    "and a head size that is a multiple of 16");
+    if (!embedding_) throw std::invalid_argument("missing tensor embed");
+    for (size_t i = 0; i < spec_.layers.size(); i++) {
+        const std::string at = "layers." + std::to_string(i) + ".";
+        auto vector = [&](bool wanted, const char* name, int size) {
+            return wanted ? vector_of(at + name, size) : nullptr;
+        };
+        Layer layer;
+        layer.qkv = linear_of({{at + "q", q_size}, {at + "k", kv_size}, {at + "v", kv_size}}, hidden);
+        layer.o = linear_of({{at + "o", hidden}}, q_size);
+        layer.gate_up = linear_of({{at + "gate", ffn}, {at + "up", ffn}}, hidden);
+        layer.down = linear_of({{at + "down", hidden}}, ffn);
+        layer.attn_norm = vector(true, "attn_norm", hidden);
+        layer.ffn_norm = vector(true, "ffn_norm", hidden);
+        layer.q_bias = vector(spec_.qkv_bias, "q_bias", q_size);
+        layer.k_bias = vector(spec_.qkv_bias, "k_bias", kv_size);
+        layer.v_bias = vector(spec_.qkv_bias, "v_bias", kv_size);
+        layer.q_norm = vector(spec_.qk_norm, "q_norm", dim);
+        layer.k_norm = vector(spec_.qk_norm, "k_norm", dim);
+        layer.post_attn_norm = vector(spec_.post_norms, "post_attn_norm", hidden);
+        layer.post_ffn_norm = vector(spec_.post_norms, "post_ffn_norm", hidden);
+        layers_.push_back(std::move(layer));
+    }
+    final_norm_ = vector_of("final_norm", hidden);
+    head_ = linear_of({{spec_.tied_head ? "embed" : "head", spec_.vocab_size}}, hidden);
+
+    const size_t tokens = limits_.max_num_batched_tokens, widest = std::max({hidden, ffn, q_size});
+    position_.resize(tokens);
+    seq_of_.resize(tokens);
+    x_.resize(tokens * hidden);
+    normed_.resize(tokens * hidden);
+    block_out_.resize(tokens * hidden);
+    qkv_.resize(tokens * (q_size + 2 * kv_size));
+    attention_.resize(tokens * q_size);
+    gate_up_.resize(tokens * 2 * ffn);
+    hidden_.resize(tokens * ffn);
+    quant_values_.resize(tokens * widest + 64);
+    quant_scales_.resize(tokens * widest / 32);
+    quant_sums_.resize(tokens * widest / 16);
+    // at most 64 MiB of logits at a time
+    head_rows_ = std::clamp((16 << 20) / spec_.vocab_size, 8, 256);
+    head_rows_ = std::min<int>(head_rows_, std::max<int>(tokens, 8));
+    logits_.resize((size_t)head_rows_ * spec_.vocab_size);
+    normed_.resize(std::max(normed_.size(), (size_t)head_rows_ * hidden));
+    const size_t max_splits = (limits_.max_model_len + kAttendSplit - 1) / kAttendSplit;
+    slots_.resize(max_num_slots(limits_.num_threads, max_splits) * slot_size(dim));
+    items_.reserve(tokens * spec_.num_heads + max_num_slots(limits_.num_threads, max_splits));
+    for (int t = 0; t < limits_.num_threads; t++)
+        scratch_.push_back(std::make_unique<ThreadScratch>(spec_.vocab_size, dim));
+}
+
+std::pair<int, int> Model::share(int thread, int count) const {
+    const int threads = limits_.num_threads;
+    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
+}
+
+}  // namespace inferd

@@ -1,0 +1,174 @@
+"""The C++ executor: binds native/ to the contract of executors/base.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from inferd.errors import UnsupportedModelError
+from inferd.executors import _native
+from inferd.executors.base import F32, StepBatch, StepResult
+from inferd.models.checkpoint import Checkpoint
+from inferd.models.spec import DecoderSpec, RopeSpec
+from inferd.quantization.formats import dequantize_weight
+
+_ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
+_MATRICES = ("q", "k", "v", "o", "gate", "up", "down", "head", "embed")
+
+Progress = Callable[[int, int], None]
+
+
+def cpu_info() -> dict[str, Any]:
+    """The instruction set the kernels run with, and those they could: {"isa": str, "available": [str, ...]}."""
+    return {"isa": _native.isa(), "available": _native.available_isas().split(",")}
+
+
+def inverse_frequencies(rope: RopeSpec) -> F32:
+    """(dims / 2,) radians per position, rounded to fp32 where transformers rounds."""
+    exponents = np.arange(0, rope.dims, 2, dtype=np.float32) / np.float32(rope.dims)
+    frequencies = (np.float32(1.0) / np.float32(rope.theta) ** exponents).astype(np.float32)
+    if rope.factors:
+        frequencies = frequencies / np.asarray(rope.factors, np.float32)
+    return (frequencies / np.float32(rope.scale)).astype(np.float32)
+
+
+class NativeExecutor:
+    """Runs whole steps in C++ on this machine's CPU. Raises UnsupportedModelError when a size does not fit the kernels.
+
+    progress(done_bytes, total_bytes) is called while weights are packed.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        max_model_len: int,
+        num_threads: int,
+        progress: Progress | None = None,
+    ) -> None:
+        self._spec = checkpoint.spec
+        self._num_blocks = num_blocks
+        self._block_size = block_size
+        self._max_num_batched_tokens = max_num_batched_tokens
+        limits = _native.Limits(
+            num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads
+        )
+        self._model = _native.Model(_native_spec(checkpoint.spec), limits)
+        try:
+            self._load(checkpoint, progress)
+        except ValueError as error:
+            raise UnsupportedModelError(str(error)) from None
+
+    def _load(self, checkpoint: Checkpoint, progress: Progress | None) -> None:
+        total, done = checkpoint.num_weight_bytes, 0
+        for name, weight in checkpoint.weights.items():
+            last = name.rsplit(".", 1)[-1]
+            if name == "embed":
+                self._model.set_embedding(int(weight.kind), np.ascontiguousarray(weight.data))
+            if last in _MATRICES and (name != "embed" or checkpoint.spec.tied_head):
+                self._model.add_matrix(name, int(weight.kind), np.ascontiguousarray(weight.data), weight.num_cols)
+            elif last not in _MATRICES:
+                self._model.add_vector(name, np.ascontiguousarray(dequantize_weight(weight).reshape(-1)))
+            done += weight.nbytes
+            if progress:
+                progress(done, total)
+        self._model.finish()
+
+    @property
+    def spec(self) -> DecoderSpec:
+        return self._spec
+
+    @property
+    def num_blocks(self) -> int:
+        return self._num_blocks
+
+    @property
+    def block_size(self) -> int:
+        return self._block_size
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        return self._max_num_batched_tokens
+
+    @property
+    def num_packed_bytes(self) -> int:
+        """Bytes of the packed weights in memory."""
+        return int(self._model.num_packed_bytes)
+
+    def step(self, batch: StepBatch) -> StepResult:
+        num_rows = len(batch.logit_rows)
+        sampling = batch.sampling
+        num_top = max(0, int(sampling.num_logprobs.max(initial=0)))
+        result = StepResult(
+            token_ids=np.empty(num_rows, np.int32),
+            logprobs=np.empty(num_rows, np.float32),
+            ranks=np.empty(num_rows, np.int32),
+            top_ids=np.empty((num_rows, num_top), np.int32),
+            top_logprobs=np.empty((num_rows, num_top), np.float32),
+        )
+        self._model.step(
+            batch.token_ids,
+            batch.query_starts,
+            batch.context_lens,
+            batch.block_tables,
+            batch.block_copies,
+            batch.logit_rows,
+            *(getattr(sampling, name) for name in _NATIVE_ORDER),
+            result.token_ids,
+            result.logprobs,
+            result.ranks,
+            result.top_ids,
+            result.top_logprobs,
+        )
+        return result
+
+    def close(self) -> None:
+        """Frees weights, KV cache and threads; the executor cannot be used afterwards."""
+        self._model = None
+
+
+# the order of native/bindings.cpp
+_NATIVE_ORDER = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "seed",
+    "draw_index",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "target",
+    "num_logprobs",
+    "penalty_starts",
+    "penalty_ids",
+    "penalty_counts",
+    "bias_starts",
+    "bias_ids",
+    "bias_values",
+    "mask_index",
+    "allowed_masks",
+)
+
+
+def _native_spec(spec: DecoderSpec) -> Any:
+    native = _native.ModelSpec()
+    for name in ("vocab_size", "hidden_size", "ffn_size", "num_heads", "num_kv_heads", "head_dim", "norm_eps"):
+        setattr(native, name, getattr(spec, name))
+    for name in ("attention_scale", "embedding_scale", "qkv_bias", "qk_norm", "post_norms", "tied_head"):
+        setattr(native, name, getattr(spec, name))
+    native.attention_soft_cap = spec.attention_softcap
+    native.logit_soft_cap = spec.logit_softcap
+    native.activation = _ACTIVATIONS[spec.activation]
+    native.layers = [_native.LayerSpec(layer.window, layer.rope) for layer in spec.layers]
+    native.ropes = [
+        _native.RopeSpec(rope.dims, rope.magnitude, inverse_frequencies(rope).tolist()) for rope in spec.ropes
+    ]
+    return native

@@ -35,7 +35,7 @@ void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, A
           Array<int32_t> penalty_counts, Array<int32_t> bias_starts, Array<int32_t> bias_ids, Array<float> bias_values,
           Array<int32_t> mask_index, Array<uint32_t, 2> allowed_masks, Output<int32_t> out_ids,
           Output<float> out_logprobs, Output<int32_t> out_ranks, Output<int32_t, 2> out_top_ids,
-          Output<float, 2> out_top_logprobs) {
+          Output<float, 2> out_top_logprobs, Output<float, 2> out_logits) {
     Batch batch{};
     batch.token_ids = span_of(token_ids);
     batch.query_starts = span_of(query_starts);
@@ -65,7 +65,7 @@ void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, A
     batch.mask_index = span_of(mask_index);
     batch.allowed_masks = span_of(allowed_masks);
     const StepOutput out{span_of(out_ids), span_of(out_ranks), span_of(out_top_ids), span_of(out_logprobs),
-                         span_of(out_top_logprobs), (int)out_top_ids.shape(1)};
+                         span_of(out_top_logprobs), (int)out_top_ids.shape(1), span_of(out_logits)};
     nb::gil_scoped_release release;
     model.step(batch, out);
 }

@@ -56,7 +56,8 @@ struct Batch {
 struct StepOutput {
     std::span<int32_t> token_ids, ranks, top_ids;
     std::span<float> logprobs, top_logprobs;
-    int num_top;  // columns of top_ids
+    int num_top;              // columns of top_ids
+    std::span<float> logits;  // (R, vocab) receives the raw logits, or empty
 };
 
 class Model {

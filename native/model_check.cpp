@@ -43,7 +43,8 @@ void Model::check(const Batch& batch, const StepOutput& out) const {
     }
     check_ids(batch.logit_rows, 0, (int)num_tokens, "logit_rows: no such row");
     require(out.token_ids.size() == num_rows && out.logprobs.size() == num_rows && out.ranks.size() == num_rows &&
-                out.top_ids.size() == num_rows * out.num_top && out.top_logprobs.size() == num_rows * out.num_top,
+                out.top_ids.size() == num_rows * out.num_top && out.top_logprobs.size() == num_rows * out.num_top &&
+                (out.logits.empty() || out.logits.size() == num_rows * spec_.vocab_size),
             "output: wrong shape");
     check_sampling(batch);
 }

@@ -202,6 +202,7 @@ void Model::run_head(int thread, const Batch& batch, const StepOutput& out) {
             std::span<float> logits(logits_.data() + (size_t)r * vocab, vocab);
             if (spec_.logit_soft_cap != 0) kernels_.soft_cap_all(logits.data(), spec_.logit_soft_cap, vocab);
             const size_t row = first + r;
+            if (!out.logits.empty()) std::memcpy(out.logits.data() + row * vocab, logits.data(), logits.size_bytes());
             const RowSample sample =
                 sample_row(kernels_, logits, row_sampling(batch, (int)row), scratch_[thread]->sampler,
                            out.top_ids.subspan(row * out.num_top, out.num_top),

@@ -59,7 +59,7 @@ class NativeExecutor:
         limits = _native.Limits(
             num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads
         )
-        self._model = _native.Model(_native_spec(checkpoint.spec), limits)
+        self._model: Any = _native.Model(_native_spec(checkpoint.spec), limits)
         try:
             self._load(checkpoint, progress)
         except ValueError as error:
@@ -102,6 +102,15 @@ class NativeExecutor:
         return int(self._model.num_packed_bytes)
 
     def step(self, batch: StepBatch) -> StepResult:
+        return self._step(batch, np.empty((0, self._spec.vocab_size), np.float32))
+
+    def logits(self, batch: StepBatch) -> F32:
+        """One step that returns the raw logits of its rows, (R, vocab): for evaluation."""
+        logits = np.empty((len(batch.logit_rows), self._spec.vocab_size), np.float32)
+        self._step(batch, logits)
+        return logits
+
+    def _step(self, batch: StepBatch, logits: F32) -> StepResult:
         num_rows = len(batch.logit_rows)
         sampling = batch.sampling
         num_top = max(0, int(sampling.num_logprobs.max(initial=0)))
@@ -125,6 +134,7 @@ class NativeExecutor:
             result.ranks,
             result.top_ids,
             result.top_logprobs,
+            logits,
         )
         return result
 

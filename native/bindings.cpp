@@ -17,13 +17,9 @@ using Array = nb::ndarray<const T, nb::ndim<Dims>, nb::c_contig, nb::device::cpu
 template <class T, int Dims = 1>
 using Output = nb::ndarray<T, nb::ndim<Dims>, nb::c_contig, nb::device::cpu>;
 
-template <class T, int Dims>
-std::span<const T> span_of(const Array<T, Dims>& array) {
-    return {array.data(), array.size()};
-}
-template <class T, int Dims>
-std::span<T> span_of(const Output<T, Dims>& array) {
-    return {array.data(), array.size()};
+template <class A>
+auto span_of(const A& array) {
+    return std::span(array.data(), array.size());
 }
 
 void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, Array<int32_t> context_lens,

@@ -117,6 +117,7 @@ private:
     void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int window);
     void merge_splits(int thread);
     void emit_rows(const AttendItem& item, const Partial& total);
+    QuantRows quant_view(int num_rows, int k);
     RowSampling row_sampling(const Batch& batch, int row) const;
     uint16_t* block_at(int layer, int block) const;
     const float* vector_of(const std::string& name, int size) const;
@@ -155,8 +156,8 @@ private:
     std::vector<float> attention_;             // (T, num_heads * head_dim)
     std::vector<float> gate_up_, hidden_;      // (T, 2 ffn), (T, ffn)
     std::vector<int8_t> quant_values_;
-    std::vector<float> quant_scales_;
-    std::vector<int32_t> quant_sums_;
+    std::vector<float> quant_scales_;          // three arrays of T * widest / 16
+    std::vector<int32_t> quant_sums_;          // likewise
     std::vector<AttendItem> items_;
     size_t num_split_items_ = 0;               // the first of items_; each owns a slot
     std::vector<float> slots_;                 // per slot: max, sum (kMaxAttendRows each), out

@@ -144,12 +144,12 @@ void Model::finish() {
     attention_.resize(tokens * q_size);
     gate_up_.resize(tokens * 2 * ffn);
     hidden_.resize(tokens * ffn);
-    quant_values_.resize(tokens * widest + 64);
-    quant_scales_.resize(tokens * widest / 32);
-    quant_sums_.resize(tokens * widest / 16);
+    const size_t quant_rows = std::max<size_t>(tokens, 256);  // the head takes up to 256 rows, repeats included
+    quant_values_.resize(quant_rows * widest + 64);
+    quant_scales_.resize(quant_rows * widest / 16 * 3);
+    quant_sums_.resize(quant_rows * widest / 16 * 3);
     // at most 64 MiB of logits at a time
     head_rows_ = std::clamp((16 << 20) / spec_.vocab_size, 8, 256);
-    head_rows_ = std::min<int>(head_rows_, std::max<int>(tokens, 8));
     logits_.resize((size_t)head_rows_ * spec_.vocab_size);
     normed_.resize(std::max(normed_.size(), (size_t)head_rows_ * hidden));
     const size_t max_splits = (limits_.max_model_len + kAttendSplit - 1) / kAttendSplit;

@@ -8,18 +8,15 @@
 
 namespace inferd {
 
-namespace {
-
-// The quantized form of num_rows rows of k values in the shared scratch.
-QuantRows quant_view(int num_rows, int k, std::vector<int8_t>& values, std::vector<float>& scales,
-                     std::vector<int32_t>& sums) {
-    return QuantRows{num_rows, k, values.data(), scales.data(), sums.data()};
-}
-
-}  // namespace
-
 uint16_t* Model::block_at(int layer, int block) const {
     return kv_ + ((ptrdiff_t)layer * limits_.num_blocks + block) * block_stride_;
+}
+
+// The quantized form of num_rows rows of k values in the shared scratch.
+QuantRows Model::quant_view(int num_rows, int k) {
+    const size_t per16 = quant_sums_.size() / 3;
+    return {num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data(), quant_sums_.data() + per16,
+            quant_scales_.data() + per16, quant_scales_.data() + 2 * per16};
 }
 
 void Model::step(const Batch& batch, const StepOutput& out) {
@@ -69,9 +66,9 @@ void Model::run_layer(int thread, int index, const Batch& batch) {
     const int hidden = spec_.hidden_size, ffn = spec_.ffn_size, q_size = spec_.num_heads * spec_.head_dim;
     const ptrdiff_t ld_qkv = q_size + 2 * spec_.num_kv_heads * spec_.head_dim;
     const auto [begin, end] = share(thread, num_tokens_);
-    const QuantRows quant_hidden = quant_view(num_tokens_, hidden, quant_values_, quant_scales_, quant_sums_);
-    const QuantRows quant_q = quant_view(num_tokens_, q_size, quant_values_, quant_scales_, quant_sums_);
-    const QuantRows quant_ffn = quant_view(num_tokens_, ffn, quant_values_, quant_scales_, quant_sums_);
+    const QuantRows quant_hidden = quant_view(num_tokens_, hidden);
+    const QuantRows quant_q = quant_view(num_tokens_, q_size);
+    const QuantRows quant_ffn = quant_view(num_tokens_, ffn);
     float* block_out = spec_.post_norms ? block_out_.data() : x_.data();
     const bool accumulate = !spec_.post_norms;
 
@@ -123,7 +120,7 @@ void Model::prepare_input(int thread, const float* norm) {
     for (int t = begin; t < end; t++)
         kernels_.rms_norm(x_.data() + (size_t)t * hidden, norm, spec_.norm_eps, hidden, normed_.data() + (size_t)t * hidden);
     kernels_.quantize_rows(normed_.data(), hidden, begin, end,
-                           quant_view(num_tokens_, hidden, quant_values_, quant_scales_, quant_sums_));
+                           quant_view(num_tokens_, hidden));
     pool_.barrier();
 }
 
@@ -188,7 +185,7 @@ void Model::run_head(int thread, const Batch& batch, const StepOutput& out) {
     const int hidden = spec_.hidden_size, vocab = spec_.vocab_size, num_rows = (int)batch.logit_rows.size();
     for (int first = 0; first < num_rows; first += head_rows_) {
         const int count = std::min(head_rows_, num_rows - first);
-        const QuantRows quant = quant_view(count, hidden, quant_values_, quant_scales_, quant_sums_);
+        const QuantRows quant = quant_view(count, hidden);
         const auto [begin, end] = share(thread, count);
         for (int r = begin; r < end; r++)
             kernels_.rms_norm(x_.data() + (size_t)batch.logit_rows[first + r] * hidden, final_norm_, spec_.norm_eps, hidden,

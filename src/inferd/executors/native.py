@@ -10,8 +10,9 @@ import numpy as np
 from inferd.errors import UnsupportedModelError
 from inferd.executors import _native
 from inferd.executors.base import F32, StepBatch, StepResult
+from inferd.executors.reference import inverse_frequencies
 from inferd.models.checkpoint import Checkpoint
-from inferd.models.spec import DecoderSpec, RopeSpec
+from inferd.models.spec import DecoderSpec
 from inferd.quantization.formats import dequantize_weight
 
 _ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
@@ -23,15 +24,6 @@ Progress = Callable[[int, int], None]
 def cpu_info() -> dict[str, Any]:
     """The instruction set the kernels run with, and those they could: {"isa": str, "available": [str, ...]}."""
     return {"isa": _native.isa(), "available": _native.available_isas().split(",")}
-
-
-def inverse_frequencies(rope: RopeSpec) -> F32:
-    """(dims / 2,) radians per position, rounded to fp32 where transformers rounds."""
-    exponents = np.arange(0, rope.dims, 2, dtype=np.float32) / np.float32(rope.dims)
-    frequencies = (np.float32(1.0) / np.float32(rope.theta) ** exponents).astype(np.float32)
-    if rope.factors:
-        frequencies = frequencies / np.asarray(rope.factors, np.float32)
-    return (frequencies / np.float32(rope.scale)).astype(np.float32)
 
 
 class NativeExecutor:

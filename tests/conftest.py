@@ -1,4 +1,6 @@
-"""Puts tests/ on the path, so that suites share tests/support."""
+"""Puts `tests` on sys.path, so that test modules can import `support`."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path

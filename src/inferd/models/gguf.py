@@ -116,11 +116,18 @@ class _Cursor:
         # token pieces may be any bytes: surrogateescape keeps them
         return self.take(length, what).decode("utf-8", "surrogateescape")
 
+    def name(self, what: str, limit: int) -> str:
+        """A string that is valid UTF-8, so that every message with it can be printed."""
+        text = self.string(what, limit)
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise self.error(f"{what}: {text!r} is not UTF-8")
+        return text
+
 
 def _read_metadata(cursor: _Cursor, num_keys: int) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for i in range(num_keys):
-        key = cursor.string(f"key {i}", MAX_KEY_LEN)
+        key = cursor.name(f"key {i}", MAX_KEY_LEN)
         if not key:
             raise cursor.error(f"key {i} is empty")
         if key in metadata:
@@ -198,7 +205,7 @@ class _Entry:
 
 
 def _read_tensor_entry(cursor: _Cursor) -> _Entry:
-    name = cursor.string("tensor name", MAX_NAME_LEN)
+    name = cursor.name("tensor name", MAX_NAME_LEN)
     num_dims = cursor.scalar("I", name)
     if not 1 <= num_dims <= MAX_DIMS:
         raise cursor.error(f"tensor {name}: {num_dims} dimensions, expected 1 to {MAX_DIMS}")

@@ -1,4 +1,4 @@
-"""Reader of model directories: config.json and safetensors, single or sharded. Mapped; everything checked before use."""
+"""Reader of model directories: config.json and safetensors, single or sharded. Mapped; checked before use."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _shards(path: Path) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if not index.exists():
-        return [path / "model.safetensors"]
+        return [_inside(path, "model.safetensors")]
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise MalformedFileError(f"{index.name}: weight_map must map tensor names to file names")
@@ -69,8 +69,20 @@ def _shards(path: Path) -> list[Path]:
         plain = name == Path(name).name and name not in ("", ".", "..") and "\\" not in name and "\0" not in name
         if not plain:
             raise MalformedFileError(f"{index.name}: shard name {name[:80]!r} leaves the directory")
-        shards.append(path / name)
+        shards.append(_inside(path, name))
     return shards
+
+
+def _inside(path: Path, name: str) -> Path:
+    """The file must lie in the directory; the download cache of Hugging Face links to blobs two levels up."""
+    root = path.resolve()
+    try:
+        target = (root / name).resolve()
+    except (OSError, RuntimeError):
+        raise MalformedFileError(f"{name} is a broken link") from None
+    if target.parent not in (root, root.parent.parent / "blobs"):
+        raise MalformedFileError(f"{name} is a link that leaves the directory")
+    return target
 
 
 def _read_safetensors(path: Path) -> dict[str, Weight]:
@@ -129,13 +141,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def _integer(digits: str) -> int:
+    if digits.startswith("-"):
+        raise ValueError("negative number")
+    return int(digits)
+
+
 def _parse_header(text: bytes, file_name: str) -> dict[str, _Entry]:
     if not text.startswith(b"{"):
         raise MalformedFileError(f"{file_name}: the header must start with '{{'")
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
     except (ValueError, RecursionError):
         raise MalformedFileError(f"{file_name}: the header is not valid JSON with unique keys") from None
+    if any("\ud800" <= letter <= "\udfff" for name in header for letter in name):
+        raise MalformedFileError(f"{file_name}: a tensor name is not valid Unicode")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MalformedFileError(f"{file_name}: __metadata__ must map strings to strings")

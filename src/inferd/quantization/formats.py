@@ -1,4 +1,4 @@
-"""Exact dequantization of every tensor type, vectorised over blocks. The definition the packed layouts are tested against."""
+"""Exact dequantization of every tensor type, vectorised over blocks: what packed layouts are tested against."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _nibbles(data: U8) -> U8:
 
 def _fifth_bits(data: U8) -> U8:
     """(n, 4) -> (n, 32): bit i of the little-endian word, moved to bit 4."""
-    return np.unpackbits(data, axis=1, bitorder="little") << 4
+    return np.unpackbits(data, axis=1, bitorder="little") << np.uint8(4)
 
 
 def _q4_0(b: U8) -> F32:
@@ -78,7 +78,7 @@ def _two_bits(data: U8) -> U8:
     """(n, 64) -> (n, 256): halves of 32 bytes, each holding four runs of 32 two-bit values."""
     halves = data.reshape(-1, 2, 1, 32)
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
-    return (halves >> shifts & 3).reshape(-1, 256)
+    return (halves >> shifts & np.uint8(3)).reshape(-1, 256)
 
 
 def _q2_k(b: U8) -> F32:
@@ -98,7 +98,8 @@ def _q3_k(b: U8) -> F32:
     step = _half(b, 108) * scales.astype(np.float32)  # (n, 16)
     third = (b[:, None, :32] >> np.arange(8, dtype=np.uint8).reshape(1, 8, 1) & 1).reshape(-1, 256)
     q = _two_bits(b[:, 32:96]).astype(np.int8) - (third ^ 1).astype(np.int8) * 4
-    return step[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
+    values: F32 = step[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
+    return values
 
 
 def _scales_and_mins(packed: U8) -> tuple[U8, U8]:
@@ -119,7 +120,7 @@ def _q45_k(b: U8, q: U8) -> F32:
 def _pair_nibbles(data: U8) -> U8:
     """(n, 128) -> (n, 256): runs of 32 bytes give 32 low nibbles, then 32 high ones."""
     runs = data.reshape(-1, 4, 1, 32)
-    return (runs >> np.array([0, 4], np.uint8).reshape(1, 1, 2, 1) & 15).reshape(-1, 256)
+    return (runs >> np.array([0, 4], np.uint8).reshape(1, 1, 2, 1) & np.uint8(15)).reshape(-1, 256)
 
 
 def _q4_k(b: U8) -> F32:
@@ -128,7 +129,7 @@ def _q4_k(b: U8) -> F32:
 
 def _q5_k(b: U8) -> F32:
     high = (b[:, None, 16:48] >> np.arange(8, dtype=np.uint8).reshape(1, 8, 1) & 1).reshape(-1, 256)
-    return _q45_k(b, _pair_nibbles(b[:, 48:]) | high << 4)
+    return _q45_k(b, _pair_nibbles(b[:, 48:]) | high << np.uint8(4))
 
 
 def _q6_k(b: U8) -> F32:

@@ -1,0 +1,1 @@
+"""HTTP in front of the workers: dialects, authentication, streams. Imports no engine and no NumPy."""

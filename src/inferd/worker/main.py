@@ -1,0 +1,88 @@
+"""`python -m inferd.worker.main FD`: loads the model that the first frame names and serves it on the inherited socket."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+
+from inferd.errors import ConfigError, InferdError, ModelLoadError
+from inferd.worker.host import Host, Loaded, read_frame, sampling_defaults
+from inferd.worker.protocol import (
+    Configure,
+    LoadFailed,
+    Loading,
+    Ready,
+    WireError,
+    command_decoder,
+    to_frame,
+)
+
+log = logging.getLogger("inferd.worker")
+PR_SET_PDEATHSIG = 1
+EXIT_LOAD_FAILED = 65
+EXIT_ENGINE_FAILED = 70
+
+
+def _load(command: Configure) -> Loaded:
+    module_name, _, function_name = command.factory.partition(":")
+    factory = getattr(importlib.import_module(module_name), function_name, None)
+    if factory is None:
+        raise ConfigError(f"worker_factory must be module:function, got {command.factory!r}")
+    loaded: Loaded = factory(command.model, command.engine)
+    return loaded
+
+
+def _ready(loaded: Loaded) -> Ready:
+    engine = loaded.engine
+    stats = engine.stats()
+    return Ready(
+        max_model_len=engine.max_model_len,  # type: ignore[attr-defined]
+        vocab_size=loaded.tokenizer.vocab_size,
+        num_blocks=stats.num_blocks,
+        block_size=getattr(engine, "block_size", 0),
+        generation_defaults=sampling_defaults(loaded.checkpoint.generation_defaults),
+    )
+
+
+def run(stream: socket.socket) -> int:
+    body = read_frame(stream)
+    if body is None:
+        return 0
+    command = command_decoder.decode(body)
+    if not isinstance(command, Configure):
+        return EXIT_LOAD_FAILED
+    stream.sendall(to_frame(Loading(message=f"loading {os.path.basename(command.model)}")))
+    try:
+        loaded = _load(command)
+        ready = _ready(loaded)
+    except Exception as error:
+        log.exception("the model could not be loaded")
+        known = isinstance(error, InferdError)
+        kind = "config" if isinstance(error, ConfigError | ModelLoadError) else "engine"
+        message = str(error) if known else "the model could not be loaded"
+        stream.sendall(to_frame(LoadFailed(error=WireError(kind=kind, message=message))))
+        return EXIT_LOAD_FAILED
+    stream.sendall(to_frame(ready))
+    try:
+        Host(loaded, stream).run()
+    except Exception:
+        log.exception("the engine failed")
+    return EXIT_ENGINE_FAILED
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the gateway decides
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    code = run(socket.socket(fileno=int(sys.argv[1])))
+    logging.shutdown()
+    os._exit(code)  # daemon threads hold the socket
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Every message between gateway and worker: a closed tagged union in length-prefixed msgpack frames.
+
+A frame is a 4-byte little-endian length and that many bytes. The gateway sends Command, the worker sends Event.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from inferd.config import EngineConfig
+from inferd.errors import (
+    ConfigError,
+    EngineError,
+    InferdError,
+    InvalidRequestError,
+    OverloadedError,
+    TemplateError,
+)
+from inferd.types import EngineStats, SamplingParams, TokenEvent
+
+MAX_FRAME_SIZE = 256 * 2**20
+HEADER = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all messages; the tag is the class name."""
+
+
+class TextPrompt(Message):
+    text: str
+    add_special_tokens: bool = True
+
+
+class TokenPrompt(Message):
+    token_ids: tuple[int, ...]
+
+
+class ChatPrompt(Message):
+    messages: list[dict[str, Any]]
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    template_kwargs: dict[str, Any] = {}
+    add_special_tokens: bool = False
+
+
+Prompt = TextPrompt | TokenPrompt | ChatPrompt
+
+
+class Configure(Message):
+    """The first command: what to load. factory is "module:function", called as function(model, engine)."""
+
+    factory: str
+    model: str
+    engine: EngineConfig
+
+
+class Generate(Message):
+    request_id: str
+    prompt: Prompt
+    sampling: SamplingParams
+    priority: int = 0
+    tenant: str = ""
+    cache_salt: str = ""
+    truncate_prompt_tokens: int | None = None  # keep the last k
+    want_prompt_text: bool = False
+
+
+class Abort(Message):
+    request_id: str
+
+
+class Tokenize(Message):
+    call_id: str
+    prompt: Prompt
+    want_pieces: bool = False
+
+
+class Detokenize(Message):
+    call_id: str
+    token_ids: tuple[int, ...]
+
+
+Command = Configure | Generate | Abort | Tokenize | Detokenize
+
+
+class WireError(Message):
+    """An error of the tree in errors.py, by kind: invalid, template, overloaded, config or engine."""
+
+    kind: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after: float = 1.0
+
+
+class Loading(Message):
+    message: str
+
+
+class LoadFailed(Message):
+    error: WireError
+
+
+class Ready(Message):
+    max_model_len: int
+    vocab_size: int
+    num_blocks: int
+    block_size: int
+    generation_defaults: dict[str, Any]
+
+
+class Accepted(Message):
+    """The request is in the engine's queue."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    prompt_text: str | None = None
+
+
+class Failed(Message):
+    request_id: str
+    error: WireError
+
+
+class Tokenized(Message):
+    call_id: str
+    token_ids: tuple[int, ...] = ()
+    pieces: tuple[bytes, ...] | None = None
+    text: str = ""
+
+
+class Step(Message):
+    """All that one engine step produced. pieces: the bytes of every token id that a logprob of `events` names."""
+
+    events: tuple[TokenEvent, ...]
+    pieces: dict[int, bytes] = {}
+    stats: EngineStats | None = None
+
+
+class Heartbeat(Message):
+    """From a thread beside the engine: how often the loop turned, and whether it has something to do."""
+
+    num_turns: int
+    has_work: bool
+    stats: EngineStats | None = None
+
+
+Event = Loading | LoadFailed | Ready | Accepted | Failed | Tokenized | Step | Heartbeat
+
+_encoder = msgspec.msgpack.Encoder()
+command_decoder = msgspec.msgpack.Decoder(Command)
+event_decoder = msgspec.msgpack.Decoder(Event)
+
+
+def to_frame(message: Message) -> bytes:
+    """Raises InvalidRequestError for a value no frame can hold (an integer beyond 64 bits, too many bytes)."""
+    try:
+        body = _encoder.encode(message)
+    except (OverflowError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidRequestError("the request holds a number or a text that cannot be processed") from error
+    if len(body) > MAX_FRAME_SIZE:
+        raise InvalidRequestError(f"the request is larger than {MAX_FRAME_SIZE} bytes")
+    return HEADER.pack(len(body)) + body
+
+
+def frame_size(header: bytes) -> int:
+    """Bytes that follow `header`; raises EngineError beyond the cap."""
+    size: int = HEADER.unpack(header)[0]
+    if size > MAX_FRAME_SIZE:
+        raise EngineError("a frame exceeds the size cap")
+    return size
+
+
+def to_wire_error(error: Exception) -> WireError:
+    """What the client may know: nothing of an exception outside the tree but that it happened."""
+    if isinstance(error, InvalidRequestError):
+        return WireError(kind="invalid", message=error.message, param=error.param, code=error.code)
+    if isinstance(error, TemplateError):
+        return WireError(kind="template", message=str(error), param="messages")
+    if isinstance(error, OverloadedError):
+        return WireError(kind="overloaded", message=str(error), retry_after=error.retry_after)
+    if isinstance(error, ConfigError):
+        return WireError(kind="config", message=str(error))
+    return WireError(kind="engine", message="The engine failed on this request.")
+
+
+def from_wire_error(error: WireError) -> InferdError:
+    if error.kind in ("invalid", "template"):
+        return InvalidRequestError(error.message, param=error.param, code=error.code)
+    if error.kind == "overloaded":
+        return OverloadedError(error.message, retry_after=error.retry_after)
+    if error.kind == "config":
+        return ConfigError(error.message)
+    return EngineError(error.message)

@@ -1,0 +1,168 @@
+"""Keeps one worker process alive: starts it, watches it, fails its requests when it dies, starts the next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inferd.config import EngineConfig
+from inferd.errors import EngineError, InferdError, OverloadedError
+from inferd.types import EngineStats
+from inferd.worker.client import WorkerClient
+from inferd.worker.protocol import Configure, LoadFailed, Loading, Ready, from_wire_error, to_frame
+
+log = logging.getLogger("inferd.supervisor")
+MAX_FAILED_STARTS = 5
+QUICK_DEATH_SECONDS = 10.0
+BACKOFF_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    model: str
+    factory: str
+    engine: EngineConfig
+    stuck_after: float = 10.0  # seconds without progress until /ready is false
+    kill_after: float = 60.0  # and until the worker is killed
+    restart_wait: float = 10.0  # how long a request waits for a worker that is starting
+
+
+class Supervisor:
+    def __init__(self, config: WorkerConfig, on_stats: Callable[[EngineStats], None]) -> None:
+        self.config = config
+        self.ready: Ready | None = None  # of the latest worker
+        self.num_restarts = 0
+        self.failure: InferdError | None = None  # set when it has given up
+        self.pid: int | None = None
+        self._on_stats = on_stats
+        self._client: WorkerClient | None = None
+        self._is_up = asyncio.Event()  # up, or given up
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        client = self._client
+        return client is not None and client.seconds_stuck() < self.config.stuck_after
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def wait_started(self) -> None:
+        """Until the first worker is up; raises what kept it from loading."""
+        await self._is_up.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def client(self) -> WorkerClient:
+        """The live worker's client; waits a little for one that is starting, else OverloadedError."""
+        if self._client is None and self.failure is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_up.wait(), self.config.restart_wait)
+        if self.failure is not None:
+            raise EngineError("The model is not available.")
+        if self._client is None:
+            raise OverloadedError("The model is loading.", retry_after=2.0)
+        return self._client
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        num_quick = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            started_at = loop.time()
+            try:
+                failure = await self._run_once()
+            except OSError as error:
+                log.error("the worker could not be started: %s", error)
+                failure = EngineError("The worker could not be started.")
+            quick = loop.time() - started_at < QUICK_DEATH_SECONDS
+            if failure is not None:
+                num_quick += 1
+                if self.num_restarts == 0 or num_quick >= MAX_FAILED_STARTS:
+                    self.failure = failure
+                    self._is_up.set()
+                    log.error("the worker of %s does not start; giving up", os.path.basename(self.config.model))
+                    return
+            else:
+                num_quick = min(num_quick + 1, 2) if quick else 0
+            self.num_restarts += 1
+            await asyncio.sleep(BACKOFF_SECONDS[min(num_quick, len(BACKOFF_SECONDS) - 1)])
+
+    async def _run_once(self) -> InferdError | None:
+        """One life of a worker. Returns why it never came up, None when it was up and died."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await self._spawn(theirs)
+        self.pid = process.pid
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        client = WorkerClient(reader, writer, self._on_stats)
+        try:
+            config = self.config
+            writer.write(to_frame(Configure(factory=config.factory, model=config.model, engine=config.engine)))
+            failure = await self._wait_ready(client)
+            if failure is not None:
+                return failure
+            self._client = client
+            self._is_up.set()
+            await self._serve(client, process)
+            log.error("the worker (pid %d) died; %d requests fail", process.pid, client.num_streams)
+            return None
+        finally:
+            self._client = None
+            if self.failure is None:
+                self._is_up.clear()
+            client.fail_all(EngineError("The engine stopped while this request was running."))
+            await _reap(process)
+
+    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        environment = {name: value for name, value in os.environ.items() if name != "INFERD_API_KEY"}
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "inferd.worker.main",
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(),),
+            stdin=asyncio.subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+
+    async def _wait_ready(self, client: WorkerClient) -> InferdError | None:
+        while (event := await client.read()) is not None:
+            if isinstance(event, Ready):
+                self.ready = event
+                return None
+            if isinstance(event, LoadFailed):
+                return from_wire_error(event.error)
+            if isinstance(event, Loading):
+                log.info("%s", event.message)
+        return EngineError("The worker ended before it was ready.")
+
+    async def _serve(self, client: WorkerClient, process: asyncio.subprocess.Process) -> None:
+        reading = asyncio.create_task(client.run())
+        try:
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=0.5)
+                if client.seconds_stuck() >= self.config.kill_after:
+                    log.error("the worker (pid %d) makes no progress; killed", process.pid)
+                    return
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await process.wait()

@@ -15,7 +15,7 @@ from inferd.errors import InferdError, InvalidRequestError, ModelNotFoundError, 
 class HttpError(InferdError):
     """A failure that belongs to HTTP alone: 401, 404, 405, 408, 413, 415, 421."""
 
-    def __init__(self, status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def __init__(self, status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] = {}) -> None:
         super().__init__(message)
         self.status = status
         self.code = code

@@ -41,7 +41,7 @@ class ModelMetrics:
 
     def on_stats(self, stats: EngineStats) -> None:
         for counter, _, value in COUNTERS:
-            new, old = value(stats), value(self.stats) if self.stats is not None else 0
+            new, old = value(stats), value(self.stats) if self.stats is not None else 0  # type: ignore[no-untyped-call]
             self.totals[counter] += new - old if new >= old else new
         self.stats = stats
 
@@ -87,7 +87,8 @@ class _StatsCollector(Collector):
             for name, text, value in GAUGES:
                 gauge = GaugeMetricFamily(f"{prefix}:{name}", text, labels=LABELS)
                 for model in self._models.values():
-                    gauge.add_metric([model.name], value(model.stats) if model.stats is not None else 0)
+                    now = value(model.stats) if model.stats is not None else 0  # type: ignore[no-untyped-call]
+                    gauge.add_metric([model.name], now)
                 families.append(gauge)
             for name, text, _ in COUNTERS:
                 counter = CounterMetricFamily(f"{prefix}:{name}", text, labels=LABELS)
@@ -113,9 +114,11 @@ class Recorder:
         labels = (*LABELS, "finished_reason")
         text = "Requests that ended, by reason"
         self.finished = [Counter(f"{p}:request_success", text, labels, registry=self._registry) for p in PREFIXES]
-        labels = (*LABELS, "num_gpu_blocks", "block_size")
+        config_labels = (*LABELS, "num_gpu_blocks", "block_size")
         text = "Size of the KV cache"
-        self.cache_config = [Gauge(f"{p}:cache_config_info", text, labels, registry=self._registry) for p in PREFIXES]
+        self.cache_config = [
+            Gauge(f"{p}:cache_config_info", text, config_labels, registry=self._registry) for p in PREFIXES
+        ]
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> list[Histogram]:
         return [Histogram(f"{p}:{name}", text, LABELS, buckets=buckets, registry=self._registry) for p in PREFIXES]

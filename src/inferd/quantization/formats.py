@@ -128,7 +128,7 @@ def _q4_k(b: U8) -> F32:
 
 
 def _q5_k(b: U8) -> F32:
-    high = (b[:, None, 16:48] >> np.arange(8, dtype=np.uint8).reshape(1, 8, 1) & 1).reshape(-1, 256)
+    high = (b[:, None, 16:48] >> np.arange(8, dtype=np.uint8).reshape(1, 8, 1) & np.uint8(1)).reshape(-1, 256)
     return _q45_k(b, _pair_nibbles(b[:, 48:]) | high << np.uint8(4))
 
 

@@ -158,7 +158,8 @@ class WorkerClient:
         """The next event off the socket; None at its end."""
         try:
             header = await self._reader.readexactly(HEADER.size)
-            return event_decoder.decode(await self._reader.readexactly(frame_size(header)))
+            event: Event = event_decoder.decode(await self._reader.readexactly(frame_size(header)))
+            return event
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
 

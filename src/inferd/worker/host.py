@@ -126,6 +126,7 @@ class Host:
     def _apply(self, command: Any) -> None:
         if isinstance(command, Abort):
             self._engine.abort(command.request_id)
+            self._last_stats = self._engine.stats()  # an idle engine steps no more, the heartbeat tells
             return
         request, accepted = command
         try:

@@ -1,4 +1,4 @@
-"""`python -m inferd.worker.main FD`: loads the model that the first frame names and serves it on the inherited socket."""
+"""`python -m inferd.worker.main FD`: loads the model of the first frame and serves it on the inherited socket."""
 
 from __future__ import annotations
 

@@ -29,16 +29,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of all messages; the tag is the class name."""
 
 
-class TextPrompt(Message):
+class TextPrompt(Message, frozen=True):
     text: str
     add_special_tokens: bool = True
 
 
-class TokenPrompt(Message):
+class TokenPrompt(Message, frozen=True):
     token_ids: tuple[int, ...]
 
 
-class ChatPrompt(Message):
+class ChatPrompt(Message, frozen=True):
     messages: list[dict[str, Any]]
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -49,7 +49,7 @@ class ChatPrompt(Message):
 Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 
-class Configure(Message):
+class Configure(Message, frozen=True):
     """The first command: what to load. factory is "module:function", called as function(model, engine)."""
 
     factory: str
@@ -57,7 +57,7 @@ class Configure(Message):
     engine: EngineConfig
 
 
-class Generate(Message):
+class Generate(Message, frozen=True):
     request_id: str
     prompt: Prompt
     sampling: SamplingParams
@@ -68,17 +68,17 @@ class Generate(Message):
     want_prompt_text: bool = False
 
 
-class Abort(Message):
+class Abort(Message, frozen=True):
     request_id: str
 
 
-class Tokenize(Message):
+class Tokenize(Message, frozen=True):
     call_id: str
     prompt: Prompt
     want_pieces: bool = False
 
 
-class Detokenize(Message):
+class Detokenize(Message, frozen=True):
     call_id: str
     token_ids: tuple[int, ...]
 
@@ -86,7 +86,7 @@ class Detokenize(Message):
 Command = Configure | Generate | Abort | Tokenize | Detokenize
 
 
-class WireError(Message):
+class WireError(Message, frozen=True):
     """An error of the tree in errors.py, by kind: invalid, template, overloaded, config or engine."""
 
     kind: str
@@ -96,15 +96,15 @@ class WireError(Message):
     retry_after: float = 1.0
 
 
-class Loading(Message):
+class Loading(Message, frozen=True):
     message: str
 
 
-class LoadFailed(Message):
+class LoadFailed(Message, frozen=True):
     error: WireError
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     max_model_len: int
     vocab_size: int
     num_blocks: int
@@ -112,7 +112,7 @@ class Ready(Message):
     generation_defaults: dict[str, Any]
 
 
-class Accepted(Message):
+class Accepted(Message, frozen=True):
     """The request is in the engine's queue."""
 
     request_id: str
@@ -120,19 +120,19 @@ class Accepted(Message):
     prompt_text: str | None = None
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     request_id: str
     error: WireError
 
 
-class Tokenized(Message):
+class Tokenized(Message, frozen=True):
     call_id: str
     token_ids: tuple[int, ...] = ()
     pieces: tuple[bytes, ...] | None = None
     text: str = ""
 
 
-class Step(Message):
+class Step(Message, frozen=True):
     """All that one engine step produced. pieces: the bytes of every token id that a logprob of `events` names."""
 
     events: tuple[TokenEvent, ...]
@@ -140,7 +140,7 @@ class Step(Message):
     stats: EngineStats | None = None
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True):
     """From a thread beside the engine: how often the loop turned, and whether it has something to do."""
 
     num_turns: int

@@ -1,0 +1,36 @@
+"""A server with the mock engine in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import json, sys
+from inferd.gateway.app import serve
+from inferd.gateway.config import ModelConfig, ServerConfig
+options = json.loads(sys.argv[1])
+options["api_keys"] = tuple(options.get("api_keys", ()))
+config = ServerConfig(models=(ModelConfig(model="mock/model"),), port=0,
+                      worker_factory="support.mock_engine:build", **options)
+sys.exit(serve(config, on_ready=lambda url: print(url, flush=True)))
+"""
+
+
+@contextmanager
+def running(**options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", CODE, json.dumps(options)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip(), process
+        finally:
+            process.kill()

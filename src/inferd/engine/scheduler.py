@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inferd.engine.kv_cache import KVCache
-from inferd.engine.sequence import RequestState, Sequence
+from inferd.engine.sequence import RequestState, Sequence, TokenCounts
+from inferd.engine.text import SequenceText
 
 _WATERMARK_BLOCKS = 1  # kept free at admission, so that the newcomer does not preempt on its first decode
 
@@ -84,7 +85,7 @@ class Scheduler:
         sequence.is_finished = True
 
     def plan(self) -> list[Scheduled]:
-        """What the next step computes; takes the blocks it needs. Decodes first, then chunks of prompts, then newcomers."""
+        """What the next step computes; takes the blocks it needs. Decodes first, then prompt chunks, then newcomers."""
         budget = self._token_budget
         planned: dict[int, Scheduled] = {}
         self._running.sort(key=lambda s: s.order)
@@ -167,8 +168,7 @@ class Scheduler:
 
     def _find_cached(self, sequence: Sequence) -> list[int]:
         state = sequence.state
-        wants_prompt_rows = state.prompt_logprobs is not None and len(state.prompt_logprobs) < sequence.num_prompt_tokens
-        if wants_prompt_rows:
+        if state.wants_prompt_rows:
             return []
         # at least the last token is computed: its logits are needed
         return self._kv_cache.match_prefix(state.root_key, sequence.token_ids, sequence.num_tokens - 1)
@@ -201,10 +201,10 @@ class Scheduler:
 
     def append(self, sequence: Sequence, token_id: int) -> None:
         sequence.token_ids.append(token_id)
-        if sequence.output_counts is not None:
-            sequence.output_counts[token_id] = sequence.output_counts.get(token_id, 0) + 1
+        if sequence.counts is not None:
+            sequence.counts.add(token_id)
 
-    def fork(self, parent: Sequence) -> Sequence:
+    def fork(self, parent: Sequence, text: SequenceText) -> Sequence:
         """A sibling that shares the computed prompt: full blocks by reference, the last one by copy.
 
         Without a free block for the copy it queues and computes the prompt again (the prefix cache will help).
@@ -214,11 +214,12 @@ class Scheduler:
             index=parent.state.sampling.n - parent.pending_forks,
             token_ids=parent.token_ids[: parent.num_prompt_tokens],
             num_prompt_tokens=parent.num_prompt_tokens,
-            output_counts=dict(parent.output_counts) if parent.output_counts is not None else None,
+            text=text,
+            counts=TokenCounts(parent.state.request.prompt_token_ids) if parent.counts is not None else None,
         )
         parent.pending_forks -= 1
-        num_full = parent.num_prompt_tokens // self._kv_cache.block_size
-        partial = parent.block_ids[num_full : num_full + 1] if parent.num_prompt_tokens % self._kv_cache.block_size else []
+        num_full, rest = divmod(parent.num_prompt_tokens, self._kv_cache.block_size)
+        partial = parent.block_ids[num_full : num_full + 1] if rest else []
         own = self._kv_cache.allocate(len(partial))
         if own is None:
             self.add(child)
@@ -237,9 +238,11 @@ class Scheduler:
         """Raises AssertionError when an invariant is broken."""
         waiting = [sequence for _, sequence in self._waiting]
         self._kv_cache.check([s.block_ids for s in self._running])
-        assert all(not s.block_ids and s.slot < 0 and not s.is_finished for s in waiting), "a waiting sequence holds blocks"
+        assert not any(s.block_ids or s.slot >= 0 or s.is_finished for s in waiting), "a waiting sequence holds blocks"
         slots = [s.slot for s in self._running]
         assert sorted(slots + self._free_slots) == list(range(self._max_num_seqs)), "slots are lost or doubled"
         for s in self._running:
-            assert not s.is_finished and 0 <= s.num_computed_tokens <= s.num_tokens, "a sequence is ahead of itself"
-            assert len(s.block_ids) >= self._kv_cache.blocks_for(s.num_computed_tokens), "computed tokens without a block"
+            assert not s.is_finished, "a finished sequence runs"
+            assert 0 <= s.num_computed_tokens <= s.num_tokens, "a sequence is ahead of itself"
+            num_needed = self._kv_cache.blocks_for(s.num_computed_tokens)
+            assert len(s.block_ids) >= num_needed, "computed tokens without a block"

@@ -81,6 +81,9 @@ class Scheduler:
             heapq.heapify(self._waiting)
 
     def finish(self, sequence: Sequence) -> None:
+        if sequence.slot < 0:  # a sibling that found no block at its birth may end with its first token
+            self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
+            heapq.heapify(self._waiting)
         self._leave(sequence)
         sequence.is_finished = True
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 
 import pytest
+
 from inferd.engine.engine import Engine
 from inferd.executors.native import NativeExecutor
 from inferd.models.loader import load_checkpoint
@@ -29,7 +30,7 @@ MODELS = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def executor(model: str, num_threads: int) -> NativeExecutor:
     sizes = {"num_blocks": 256, "block_size": BLOCK, "max_num_batched_tokens": 256, "max_num_seqs": 16}
     if model == "smollm2":
@@ -40,7 +41,7 @@ def executor(model: str, num_threads: int) -> NativeExecutor:
     return NativeExecutor(checkpoint, **sizes, max_model_len=MAX_LEN, num_threads=num_threads)
 
 
-@lru_cache(maxsize=None)
+@cache
 def requests_of(model: str) -> tuple[GenerateRequest, ...]:
     """Every sampling feature, prompts of 1 to 120 tokens, many of them with a common beginning."""
     rng = random.Random(f"requests of {model}")
@@ -49,8 +50,8 @@ def requests_of(model: str) -> tuple[GenerateRequest, ...]:
     for i in range(NUM_REQUESTS):
         own = [rng.randrange(256) for _ in range(rng.choice((1, 3, 20, 40)))]
         prompt = (shared[: rng.choice((0, 0, 16, 47, 80))] + own)[:120]
-        sampling = {"max_tokens": rng.choice((1, 5, 16, 60)), "seed": rng.randrange(2**63), "ignore_eos": rng.random() < 0.8}
-        sampling["temperature"] = rng.choice((0.0, 0.7, 1.3))
+        sampling = {"max_tokens": rng.choice((1, 5, 16, 60)), "temperature": rng.choice((0.0, 0.7, 1.3))}
+        sampling |= {"seed": rng.randrange(2**63), "ignore_eos": rng.random() < 0.8}
         options = {
             "n": rng.randint(2, 4),
             "logprobs": rng.randint(0, 4),
@@ -74,7 +75,7 @@ def requests_of(model: str) -> tuple[GenerateRequest, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def alone(model: str, index: int) -> Results:
     """One request in an engine of its own: one thread, no prefix cache, its whole prompt in one step."""
     narrowed = Narrowed(executor(model, 1), 256, 256)

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+
 from inferd.errors import ContextLengthError, InvalidRequestError, OverloadedError
 from inferd.executors.native import NativeExecutor
 from inferd.executors.reference import ReferenceExecutor
@@ -42,8 +43,8 @@ def test_greedy_equals_a_plain_loop_over_the_reference():
         logits = reference.logits(batch([(known, 0, range(10))]))[-1]
         known.append(int(logits.argmax()))
     assert one().token_ids == known[len(PROMPT) :]
-    on_reference = run(engine_on(reference, MAX_LEN), request("r", PROMPT, temperature=0, max_tokens=12, ignore_eos=True))
-    assert on_reference["r", 0].token_ids == known[len(PROMPT) :]
+    same = request("r", PROMPT, temperature=0, max_tokens=12, ignore_eos=True)
+    assert run(engine_on(reference, MAX_LEN), same)["r", 0].token_ids == known[len(PROMPT) :]
 
 
 def test_length_and_tokens_that_end_an_output():

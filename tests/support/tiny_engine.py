@@ -1,4 +1,4 @@
-"""Engines on tiny random models, with a byte-level tokenizer of the same vocabulary, and a runner that collects results."""
+"""Engines on tiny random models, a byte-level tokenizer of their vocabulary, and a runner that collects results."""
 
 from __future__ import annotations
 

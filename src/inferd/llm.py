@@ -73,6 +73,7 @@ class LLM:
         executor: str = "native",
         num_threads: int | None = None,
         seed: int = 0,
+        speculative: str = "ngram",
     ) -> None:
         config = EngineConfig(
             max_model_len=max_model_len,
@@ -84,6 +85,7 @@ class LLM:
             executor=executor,  # type: ignore[arg-type]
             num_threads=num_threads,
             seed=seed,
+            speculative=speculative,  # type: ignore[arg-type]
             max_queue_len=2**31,
         )
         if not Path(model).exists() and not is_local(model):

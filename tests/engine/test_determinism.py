@@ -13,6 +13,8 @@ from inferd.engine.engine import Engine
 from inferd.executors.native import NativeExecutor
 from inferd.models.loader import load_checkpoint
 from inferd.quantization.types import TensorType
+from inferd.speculative.ngram import NgramIndex
+from inferd.speculative.speculator import Speculator
 from inferd.types import GenerateRequest
 from support.models import model_path
 from support.tiny_engine import Narrowed, Results, collect, engine_on, request, run
@@ -77,9 +79,10 @@ def requests_of(model: str) -> tuple[GenerateRequest, ...]:
 
 @cache
 def alone(model: str, index: int) -> Results:
-    """One request in an engine of its own: one thread, no prefix cache, its whole prompt in one step."""
+    """One request in an engine of its own: one thread, no prefix cache, no guesses, its prompt in one step."""
     narrowed = Narrowed(executor(model, 1), 256, 256)
-    return run(engine_on(narrowed, MAX_LEN, max_num_seqs=16, enable_prefix_caching=False), requests_of(model)[index])
+    config = {"max_num_seqs": 16, "enable_prefix_caching": False, "speculative": "off"}
+    return run(engine_on(narrowed, MAX_LEN, **config), requests_of(model)[index])
 
 
 class Trace:
@@ -141,6 +144,44 @@ def test_random_traces(model):
     """5 models x 400 traces."""
     num_finished = sum(Trace(model, seed).run() for seed in range(400))
     assert num_finished > 400
+
+
+@cache
+def continuations(model: str) -> dict[tuple[int, ...], list[int]]:
+    """What follows each run of 4 tokens in any request alone."""
+    found = {}
+    for index, one in enumerate(requests_of(model)):
+        for result in alone(model, index).values():
+            tokens = [*one.prompt_token_ids, *result.token_ids]
+            for end in range(4, len(tokens)):
+                found[tuple(tokens[end - 4 : end])] = tokens[end : end + 8]
+    return found
+
+
+@pytest.mark.parametrize("model", ["llama", "gemma3"])
+def test_random_traces_with_guesses_right_and_wrong(model, monkeypatch):
+    """Speculation on every sequence it may touch: guesses are what comes, spoiled at random places."""
+    rng = random.Random(model)
+    follows = continuations(model)
+
+    def propose(self, token_ids, count):
+        known = follows.get(tuple(token_ids[-4:]), [5])[:count]
+        return tuple(token if rng.random() < 0.8 else rng.randrange(256) for token in known)
+
+    monkeypatch.setattr(NgramIndex, "propose", propose)
+    monkeypatch.setattr(Speculator, "choose", guess_all)
+    num_accepted = num_drafted = 0
+    for seed in range(200):
+        trace = Trace(model, seed)
+        trace.run()
+        num_drafted += trace.engine.stats().num_drafted_tokens
+        num_accepted += trace.engine.stats().num_accepted_tokens
+    assert 0.2 * num_drafted < num_accepted < 0.9 * num_drafted
+
+
+def guess_all(self, proposals, num_rows):
+    room = max(0, self._max_rows - num_rows) // max(1, len(proposals))
+    return [min(room, len(drafts)) for _, drafts in proposals]
 
 
 def test_random_traces_of_a_real_model():

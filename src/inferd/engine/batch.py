@@ -72,6 +72,7 @@ class BatchBuilder:
             begin = sequence.num_computed_tokens
             rows.append(self._add_rows(lists, scheduled, len(token_ids)))
             token_ids += sequence.token_ids[begin : begin + scheduled.num_tokens]
+            token_ids += scheduled.drafts
             starts.append(len(token_ids))
             contexts.append(begin)
             slots.append(sequence.slot)
@@ -135,12 +136,13 @@ class BatchBuilder:
         num_logprobs = sequence.state.sampling.logprobs
         is_free = sequence.state.constraints.is_free
         lists.is_free &= is_free
-        first_sibling = sequence.state.sampling.n - sequence.pending_forks
-        for draw in range(scheduled.num_draws):
-            lists.logit_rows.append(row)
+        num_drafts, num_forks = len(scheduled.drafts), sequence.pending_forks  # never both
+        first_sibling = sequence.state.sampling.n - num_forks
+        for draw in range(1 + num_drafts + num_forks):
+            lists.logit_rows.append(row + min(draw, num_drafts))
             lists.slots.append(sequence.slot)
-            lists.seeds.append(sequence.seed(first_sibling + draw - 1 if draw else 0))
-            lists.draw_indices.append(sequence.num_output_tokens)
+            lists.seeds.append(sequence.seed(first_sibling + draw - 1 if draw and num_forks else 0))
+            lists.draw_indices.append(sequence.num_output_tokens + min(draw, num_drafts))
             lists.targets.append(-1)
             lists.num_logprobs.append(-1 if num_logprobs is None else num_logprobs)
             lists.owners.append(None if is_free else sequence)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from inferd.config import EngineConfig
 from inferd.engine.batch import BatchBuilder, Rows
+from inferd.engine.clock import StepClock
 from inferd.engine.constraints import constraints_of
+from inferd.engine.drafting import with_drafts
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.outputs import StepOutputs, accept, take_prompt_logprobs
 from inferd.engine.scheduler import Scheduled, Scheduler
@@ -12,8 +16,11 @@ from inferd.engine.sequence import RequestState, Sequence, TokenCounts, request_
 from inferd.engine.text import SequenceText
 from inferd.errors import ContextLengthError, EngineError, InvalidRequestError, OverloadedError
 from inferd.executors.base import Executor
+from inferd.speculative.speculator import Speculator
 from inferd.tokenizer.tokenizer import Tokenizer
 from inferd.types import EngineStats, GenerateRequest, TokenEvent
+
+_MIN_CHUNK = 16  # prompt tokens a step computes whatever the inter-token target: a prefill must end
 
 
 class Engine:
@@ -39,7 +46,12 @@ class Engine:
             max_blocks_per_seq=self._kv_cache.blocks_for(max_model_len),
         )
         self._requests: dict[str, RequestState] = {}
+        self._clock = StepClock()
+        self._speculator: Speculator | None = None
+        if config.speculative == "ngram":
+            self._speculator = Speculator(self._clock, executor.max_num_batched_tokens)
         self._num_arrivals = self._num_steps = self._num_generated_tokens = 0
+        self._num_drafted_tokens = self._num_accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -47,17 +59,20 @@ class Engine:
 
     def step(self) -> list[TokenEvent]:
         """One executor step over whatever the scheduler lets run; [] when there is nothing to do."""
-        plan = self._scheduler.plan()
+        plan = self._scheduler.plan(self._prefill_budget)
         if not plan:
             if self._requests:
                 raise EngineError("requests wait, but none of them can run")
             return []
+        if self._speculator is not None:
+            plan = with_drafts(plan, self._scheduler, self._speculator)
         batch, rows = self._batches.build(plan, self._scheduler.take_copies())
+        begin = time.perf_counter()
         outputs = StepOutputs(self._executor.step(batch))
-        self._num_steps += 1
+        self._observe(plan, time.perf_counter() - begin)
         events: list[TokenEvent] = []
         for scheduled, own in zip(plan, rows, strict=True):
-            self._scheduler.advance(scheduled)
+            self._scheduler.advance(scheduled.sequence, scheduled.num_tokens)
             take_prompt_logprobs(outputs, scheduled, own)
             events += self._accept_draws(scheduled, own, outputs)
         return events
@@ -111,6 +126,8 @@ class Engine:
             num_prefix_queried_tokens=totals.num_prefix_queried_tokens,
             num_prefix_hit_tokens=totals.num_prefix_hit_tokens,
             num_preemptions=totals.num_preemptions,
+            num_drafted_tokens=self._num_drafted_tokens,
+            num_accepted_tokens=self._num_accepted_tokens,
         )
 
     def check(self) -> None:
@@ -123,21 +140,46 @@ class Engine:
 
     def _accept_draws(self, scheduled: Scheduled, rows: Rows, outputs: StepOutputs) -> list[TokenEvent]:
         """The drawn tokens of one sequence: its own, and the first of every sibling born at this moment."""
-        if not rows.draws:
-            return []
+        if scheduled.drafts:
+            return self._accept_drafts(scheduled, rows, outputs)
         parent = scheduled.sequence
-        siblings = [self._fork(parent) for _ in range(len(rows.draws) - 1)]
-        events = []
-        for sequence, row in zip([parent, *siblings], rows.draws, strict=True):
-            token_id, count = outputs.token_ids[row], sequence.state.sampling.logprobs
-            self._scheduler.append(sequence, token_id)
-            self._num_generated_tokens += 1
-            logprobs = None if count is None else outputs.logprobs(row, count)
-            event = accept(sequence, token_id, logprobs, self._eos_token_ids)
-            if event.finish_reason is not None:
-                self._finish(sequence)
-            events.append(event)
+        siblings = [self._fork(parent) for _ in rows.draws[1:]]
+        return [self._accept(s, row, outputs) for s, row in zip([parent, *siblings], rows.draws, strict=False)]
+
+    def _accept_drafts(self, scheduled: Scheduled, rows: Rows, outputs: StepOutputs) -> list[TokenEvent]:
+        """Draws count as long as the guess before them was the token drawn there."""
+        sequence, events = scheduled.sequence, []
+        for row, draft in zip(rows.draws, (*scheduled.drafts, -1), strict=True):
+            events.append(self._accept(sequence, row, outputs))
+            if sequence.is_finished or outputs.token_ids[row] != draft:
+                break
+            self._scheduler.advance(sequence, 1)  # the guess is known now, and its K and V are computed
+        sequence.draft_state.learn(len(scheduled.drafts), len(events) - 1)
+        self._num_drafted_tokens += len(scheduled.drafts)
+        self._num_accepted_tokens += len(events) - 1
         return events
+
+    def _accept(self, sequence: Sequence, row: int, outputs: StepOutputs) -> TokenEvent:
+        token_id, count = outputs.token_ids[row], sequence.state.sampling.logprobs
+        self._scheduler.append(sequence, token_id)
+        self._num_generated_tokens += 1
+        logprobs = None if count is None else outputs.logprobs(row, count)
+        event = accept(sequence, token_id, logprobs, self._eos_token_ids)
+        if event.finish_reason is not None:
+            self._finish(sequence)
+        return event
+
+    def _observe(self, plan: list[Scheduled], seconds: float) -> None:
+        self._num_steps += 1
+        num_rows = sum(scheduled.num_tokens + len(scheduled.drafts) for scheduled in plan)
+        num_prefill_rows = sum(scheduled.num_tokens for scheduled in plan if scheduled.num_tokens > 1)
+        self._clock.observe(num_rows - num_prefill_rows, num_prefill_rows, seconds)
+
+    def _prefill_budget(self, num_decodes: int) -> int:
+        """Prompt tokens beside num_decodes decodes: what the inter-token target leaves room for."""
+        target = self._config.itl_target
+        rows = self._clock.prefill_rows_within(target, num_decodes) if target is not None and num_decodes else None
+        return self._executor.max_num_batched_tokens if rows is None else max(rows, _MIN_CHUNK)
 
     def _fork(self, parent: Sequence) -> Sequence:
         return self._scheduler.fork(parent, SequenceText(self._tokenizer, parent.state.sampling))

@@ -7,7 +7,7 @@ known under a token budget. Prefill in chunks, prefix reuse and recompute after 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from inferd.engine.kv_cache import KVCache
@@ -19,19 +19,16 @@ _WATERMARK_BLOCKS = 1  # kept free at admission, so that the newcomer does not p
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """num_tokens new tokens of a sequence; all of its known tokens when `samples`."""
+    """num_tokens new tokens of a sequence; all of its known tokens when `samples`. drafts: guesses that follow them."""
 
     sequence: Sequence
     num_tokens: int
+    drafts: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
         return self.sequence.num_computed_tokens + self.num_tokens == self.sequence.num_tokens
 
-    @property
-    def num_draws(self) -> int:
-        """Tokens drawn from the last row: one for itself and one for each sibling born here."""
-        return 1 + self.sequence.pending_forks if self.samples else 0
 
 
 @dataclass(slots=True)
@@ -87,13 +84,16 @@ class Scheduler:
         self._leave(sequence)
         sequence.is_finished = True
 
-    def plan(self) -> list[Scheduled]:
-        """What the next step computes; takes the blocks it needs. Decodes first, then prompt chunks, then newcomers."""
-        budget = self._token_budget
+    def plan(self, prefill_budget: Callable[[int], int]) -> list[Scheduled]:
+        """What the next step computes; takes the blocks it needs. Decodes first, then prompt chunks, then newcomers.
+
+        prefill_budget(number of decodes): most prompt tokens beside them.
+        """
         planned: dict[int, Scheduled] = {}
         self._running.sort(key=lambda s: s.order)
         decoding = [s for s in self._running if s.num_tokens - s.num_computed_tokens == 1]
         catching_up = [s for s in self._running if s.num_tokens - s.num_computed_tokens != 1]
+        budget = min(self._token_budget, len(decoding) + prefill_budget(len(decoding)))
         for sequence in decoding + catching_up:
             if budget == 0 or sequence.slot < 0:  # preempted meanwhile
                 continue
@@ -108,6 +108,14 @@ class Scheduler:
             planned[id(newcomer)] = Scheduled(newcomer, count)
             budget -= count
         return list(planned.values())
+
+    def extend(self, scheduled: Scheduled, num_drafts: int) -> bool:
+        """Blocks for guesses too, when they are free; nobody leaves for a guess."""
+        sequence = scheduled.sequence
+        num_tokens = sequence.num_computed_tokens + scheduled.num_tokens + num_drafts
+        blocks = self._kv_cache.allocate(max(0, self._kv_cache.blocks_for(num_tokens) - len(sequence.block_ids)))
+        sequence.block_ids += blocks or ()
+        return blocks is not None
 
     def take_copies(self) -> list[tuple[int, int]]:
         copies, self._copies = self._copies, []
@@ -193,10 +201,10 @@ class Scheduler:
             sequence.state.num_cached_tokens = sequence.num_computed_tokens
             self.totals.num_prompt_tokens += sequence.num_prompt_tokens
 
-    def advance(self, scheduled: Scheduled) -> None:
-        """The step is done: computed catches up, full blocks become findable."""
-        sequence, size = scheduled.sequence, self._kv_cache.block_size
-        sequence.num_computed_tokens += scheduled.num_tokens
+    def advance(self, sequence: Sequence, num_tokens: int) -> None:
+        """Computed catches up by num_tokens known tokens; full blocks become findable."""
+        size = self._kv_cache.block_size
+        sequence.num_computed_tokens += num_tokens
         while (done := len(sequence.block_keys)) < sequence.num_computed_tokens // size:
             parent = sequence.block_keys[-1] if done else sequence.state.root_key
             tokens = sequence.token_ids[done * size : (done + 1) * size]

@@ -12,6 +12,7 @@ from inferd.engine.constraints import Constraints
 from inferd.engine.kv_cache import BlockKey
 from inferd.engine.text import SequenceText
 from inferd.executors.base import I32
+from inferd.speculative.speculator import DraftState
 from inferd.types import GenerateRequest, PositionLogprobs, SamplingParams
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -82,6 +83,7 @@ class Sequence:
     block_keys: list[BlockKey] = field(default_factory=list)  # of the published ones, in order
     slot: int = -1  # row of the block table while running
     num_preemptions: int = 0
+    draft_state: DraftState = field(default_factory=DraftState)
     is_finished: bool = False
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from common import report
+
 from inferd.executors.native import NativeExecutor
 from inferd.executors.reference import ReferenceExecutor
 from inferd.models.loader import load_checkpoint

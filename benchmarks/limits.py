@@ -14,7 +14,8 @@ def limits() -> dict[str, float]:
     """threads, int8_tops[_1] (10^12 operations/s, a multiply and an add are two), read_gb_s[_1]; _1: one thread."""
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "machine")
-        subprocess.run(["g++", "-O3", "-std=c++20", "-march=native", "-pthread", str(SOURCE), "-o", program], check=True)
+        options = ["-O3", "-std=c++20", "-march=native", "-pthread", "-o", program]
+        subprocess.run(["g++", *options, str(SOURCE)], check=True)
         figures: dict[str, float] = json.loads(subprocess.run([program], check=True, capture_output=True).stdout)
         return figures
 

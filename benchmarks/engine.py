@@ -8,6 +8,7 @@ time of 1. No prefix cache, no speculation, end-of-sequence ignored; the best of
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import time
@@ -94,11 +95,16 @@ def main() -> None:
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--batches", default="1,8,16,32")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--print-only", action="store_true", help="leave benchmarks/results as it is")
     args = parser.parse_args()
     most = limits()
     batches = [int(size) for size in args.batches.split(",")]
     models = {name: measure(name, batches, args.repeat, most) for name in args.models.split(",")}
-    report("engine", {"limits": most, "models": models})
+    figures = {"limits": most, "models": models}
+    if args.print_only:
+        print(json.dumps(figures))
+    else:
+        report("engine", figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI on a GGUF file, with the load of peers.py: peer_openvino.py MODEL.gguf 1,8,32 (in its own environment)"""
+"""OpenVINO GenAI on a GGUF file, with the load of peers.py: peer_openvino.py MODEL.gguf 1,8,32 (own environment)"""
 
 from __future__ import annotations
 

@@ -78,11 +78,11 @@ def _from_gguf(meta: _Metadata, vocab_size: int) -> Tokenizer:
     if len(tokens) > vocab_size:
         raise MalformedFileError(f"tokenizer.ggml.tokens has {len(tokens)} tokens, the model's vocabulary {vocab_size}")
     kind = meta.text("model")
+    prefix = kind == "llama" and meta.flag("add_space_prefix", True)
     if kind == "gpt2":
         engine, token_bytes = _byte_level(meta, tokens, types)
         add_bos, strips = meta.flag("add_bos_token", False), False
     elif kind == "llama":
-        prefix = meta.flag("add_space_prefix", True)
         engine, token_bytes = _sentencepiece(meta, tokens, types, prefix)
         add_bos, strips = meta.flag("add_bos_token", True), prefix
     else:
@@ -99,7 +99,9 @@ def _from_gguf(meta: _Metadata, vocab_size: int) -> Tokenizer:
         strips_leading_space=strips,
     )
     user_defined = [tokens[i] for i, token_type in enumerate(types) if token_type == _USER_DEFINED]
-    engine.add_tokens([AddedToken(text, normalized=False) for text in user_defined if text])
+    # SentencePiece finds them once spaces are U+2581; with a prefix space normalising would put one into the token too
+    normalized = kind == "llama" and not prefix
+    engine.add_tokens([AddedToken(text, normalized=normalized) for text in user_defined if text])
     engine.add_special_tokens([AddedToken(tokens[i], normalized=False, special=True) for i in sorted(control)])
     return _two_views(engine, vocabulary, vocab_size)
 

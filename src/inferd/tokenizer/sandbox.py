@@ -26,8 +26,8 @@ MAX_ITEMS = 100_000  # of one range or repeated list
 MAX_NUMBER_BITS = 4096
 
 _FILTERS = (
-    "abs capitalize count d default dictsort e escape first float forceescape int items last length list lower map max min "
-    "reject rejectattr reverse round safe select selectattr sort string sum title trim unique upper"
+    "abs capitalize count d default dictsort e escape first float forceescape int items last length list lower map max "
+    "min reject rejectattr reverse round safe select selectattr sort string sum title trim unique upper"
 ).split()
 
 
@@ -58,7 +58,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters.update(tojson=self._tojson, join=self._join, replace=self._replace, indent=self._indent)
         self.globals.pop("lipsum", None)
         self.globals.update(
-            range=self._range, raise_exception=_raise_exception, strftime_now=lambda form: time.strftime(str(form)[:200])
+            range=self._range,
+            raise_exception=_raise_exception,
+            strftime_now=lambda form: time.strftime(str(form)[:200]),
         )
         self.max_len = 1 << 20
 
@@ -86,7 +88,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.check_len(sum(map(len, texts)))
         return "".join(texts)
 
-    def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
         owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if isinstance(owner, str | bytes) and name in ("format", "format_map", "translate", "expandtabs", "encode"):
             raise TemplateError(f"the chat template calls str.{name}, which is not allowed")
@@ -117,9 +119,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         items = list(value)
         if attribute is not None:
             items = [self.getitem(item, attribute) for item in items]
-        texts = [str(item) for item in items]
+        texts: list[str] = [str(item) for item in items]
         self.check_len(sum(map(len, texts)) + len(str(separator)) * max(0, len(texts) - 1))
-        return str(separator).join(texts)
+        joined: str = str(separator).join(texts)
+        return joined
 
     def _replace(self, text: Any, old: str, new: str, count: int = -1) -> str:
         text, old, new = str(text), str(old), str(new)

@@ -70,11 +70,8 @@ void Model::add_matrix(const std::string& name, int type, const uint8_t* rows, s
     packed_sizes_.push_back(bytes);
     num_packed_bytes_ += bytes;
     matrix->packed = make_packed(type, num_rows, num_cols, data);
-    auto body = [&](int thread) {
-        auto [begin, end] = share(thread, matrix->packed.num_panels);
-        pack(type, rows, row_bytes, num_rows, num_cols, begin, end, data);
-    };
-    pool_.run(body);
+    pool_.each(matrix->packed.num_panels,
+               [&](int, int panel) { pack(type, rows, row_bytes, num_rows, num_cols, panel, panel + 1, data); });
     matrices_[name] = std::move(matrix);
 }
 
@@ -99,6 +96,8 @@ Model::Linear Model::linear_of(std::initializer_list<std::pair<std::string, int>
                                         " x " + std::to_string(num_cols));
         linear.parts.push_back(matrix);
         linear.needs_quant |= !matrix->is_float;
+        linear.num_panels += matrix->packed.num_panels;
+        linear.num_bytes += matrix->packed.panel_bytes * matrix->packed.num_panels;
     }
     return linear;
 }
@@ -157,11 +156,6 @@ void Model::finish() {
     items_.reserve(tokens * spec_.num_heads + max_num_slots(limits_.num_threads, max_splits));
     for (int t = 0; t < limits_.num_threads; t++)
         scratch_.push_back(std::make_unique<ThreadScratch>(spec_.vocab_size, dim));
-}
-
-std::pair<int, int> Model::share(int thread, int count) const {
-    const int threads = limits_.num_threads;
-    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
 }
 
 }  // namespace inferd

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -43,7 +44,7 @@ struct Limits {
 // Views of the caller's arrays; shapes: executors/base.py.
 struct Batch {
     std::span<const int32_t> token_ids, query_starts, context_lens, block_tables, block_copies, logit_rows;
-    int max_num_blocks;  // columns of block_tables
+    ptrdiff_t max_num_blocks;  // columns of block_tables
     std::span<const float> temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
     std::span<const int32_t> top_k, target, num_logprobs, mask_index;
     std::span<const uint64_t> seed;
@@ -56,17 +57,36 @@ struct Batch {
 struct StepOutput {
     std::span<int32_t> token_ids, ranks, top_ids;
     std::span<float> logprobs, top_logprobs;
-    int num_top;              // columns of top_ids
+    ptrdiff_t num_top;        // columns of top_ids
     std::span<float> logits;  // (R, vocab) receives the raw logits, or empty
+};
+
+// Both throw std::invalid_argument that names the field and its range.
+void check_limits(const ModelSpec& spec, const Limits& limits);
+void check_rows(const std::string& name, int type, size_t row_bytes, int num_cols);
+
+// Zeroed pages, huge where the system allows. Throws std::bad_alloc when the machine has not got that much.
+class Memory {
+public:
+    Memory() = default;
+    explicit Memory(size_t bytes);
+    Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+    ~Memory();
+    uint8_t* data() const { return data_; }
+
+private:
+    uint8_t* data_ = nullptr;
+    size_t size_ = 0;
 };
 
 class Model {
 public:
     Model(ModelSpec spec, Limits limits);
-    ~Model();
+    ~Model();  // where ThreadScratch is known
 
     // rows: the tensor as the file has it. The embedding's bytes must outlive the model; matrices are packed at once.
-    void set_embedding(int type, const uint8_t* rows, size_t row_bytes);
+    // All throw std::invalid_argument when the rows are not what the type and the model's sizes ask for.
+    void set_embedding(int type, const uint8_t* rows, size_t row_bytes, size_t num_rows);
     void add_matrix(const std::string& name, int type, const uint8_t* rows, size_t row_bytes, int num_rows, int num_cols);
     void add_vector(const std::string& name, std::span<const float> values);
     // Resolves names; throws std::invalid_argument naming what is missing or has a wrong size.
@@ -139,8 +159,7 @@ private:
     // weights, constant after finish()
     std::unordered_map<std::string, std::unique_ptr<Matrix>> matrices_;
     std::unordered_map<std::string, std::vector<float>> vectors_;
-    std::vector<void*> packed_memory_;
-    std::vector<size_t> packed_sizes_;
+    std::vector<Memory> packed_memory_;
     size_t num_packed_bytes_ = 0;
     int embedding_type_ = -1;
     const uint8_t* embedding_ = nullptr;
@@ -151,9 +170,9 @@ private:
     std::vector<std::vector<float>> cosines_, sines_;  // per rope: (max_model_len, dims / 2)
 
     // KV cache: [layer][block][K of all kv heads, V of all kv heads]
-    uint16_t* kv_ = nullptr;
-    size_t kv_bytes_ = 0;
     ptrdiff_t block_stride_;
+    Memory kv_memory_;
+    uint16_t* kv_;
 
     // scratch of the step; T = max_num_batched_tokens
     int num_tokens_ = 0;

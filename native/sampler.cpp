@@ -187,14 +187,13 @@ RowSample sample_row(const KernelTable& kernels, std::span<float> logits, const 
         return {how.target, logprob, rank_of(logits, how.target)};
     }
     // ranks are of the raw logits: keep them when something below changes them
-    thread_local std::vector<float> raw;
-    if (wants_logprobs && changes) raw.assign(logits.begin(), logits.end());
+    if (wants_logprobs && changes) std::copy(logits.begin(), logits.end(), scratch.raw.begin());
     if (changes) apply_constraints(logits, how);
     const int n = (int)logits.size();
     const bool greedy = how.temperature == 0 || how.top_k == 1 || how.top_p == 0;
     const int token = greedy ? kernels.argmax(logits.data(), n) : draw(kernels, logits, how, scratch);
     if (!wants_logprobs) return {token, 0, 0};
-    std::span<const float> before = changes ? std::span<const float>(raw) : std::span<const float>(logits);
+    std::span<const float> before = changes ? std::span<const float>(scratch.raw) : std::span<const float>(logits);
     return {token, (float)((double)before[token] - max_logit - log_sum), rank_of(before, token)};
 }
 

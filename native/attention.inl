@@ -15,7 +15,7 @@ struct PairsFma {
     static inline PairsFma broadcast(uint32_t pair) {
         return {set1(__builtin_bit_cast(float, pair << 16)), set1(__builtin_bit_cast(float, pair & 0xFFFF0000u))};
     }
-    inline void drop_odd() { odd = set1(0); }
+    static inline PairsFma load_even(const uint16_t* p) { return {load(p).even, set1(0)}; }
     static inline void dot(V16& acc, const PairsFma& a, const PairsFma& b) {
         acc = fma(a.even, b.even, fma(a.odd, b.odd, acc));
     }
@@ -32,7 +32,9 @@ struct PairsBf16 {
     __m512i pairs;
     static inline PairsBf16 load(const uint16_t* p) { return {_mm512_loadu_si512(p)}; }
     static inline PairsBf16 broadcast(uint32_t pair) { return {_mm512_set1_epi32((int)pair)}; }
-    inline void drop_odd() { pairs = _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF)); }
+    static inline PairsBf16 load_even(const uint16_t* p) {
+        return {_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(0xFFFF))};
+    }
     static inline __attribute__((always_inline)) void dot(V16& acc, const PairsBf16& a, const PairsBf16& b) {
         __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc.v) : "v"(a.pairs), "v"(b.pairs));
     }
@@ -96,8 +98,9 @@ static inline void weigh_values(const Values& values, int column, const uint16_t
             P value[D];
 #pragma GCC unroll 2
             for (int d = 0; d < D; d++) {
-                value[d] = P::load(block + (ptrdiff_t)(t - base) * head_dim + 2 * (column + 16 * d));
-                if (t + 1 == values.end) value[d].drop_odd();  // a token nobody wrote: anything may lie there
+                const uint16_t* pairs = block + (ptrdiff_t)(t - base) * head_dim + 2 * (column + 16 * d);
+                // past the end lies a token nobody wrote, perhaps NaN
+                value[d] = t + 1 < values.end ? P::load(pairs) : P::load_even(pairs);
             }
 #pragma GCC unroll 12
             for (int r = 0; r < R; r++) {
@@ -158,9 +161,9 @@ static void attend_group(const KvView& kv, const AttendRows& rows, int first, in
         return kv.layer + kv.block_table[t / size] * kv.block_stride + kv.k_offset + (ptrdiff_t)(t % size) * dim;
     };
     int t = low;
-    for (; t + 16 * P::kChunks <= high || (P::kChunks > 1 && t + 16 < high); t += 16 * P::kChunks) {
-        const uint16_t* k[2] = {keys_at(t), P::kChunks > 1 ? keys_at(t + 16) : nullptr};
-        score_chunks<P, R, P::kChunks>(k, dim, q, &scores[0][t - key_begin]);
+    for (; P::kChunks == 2 && t + 16 < high; t += 32) {
+        const uint16_t* k[2] = {keys_at(t), keys_at(t + 16)};
+        score_chunks<P, R, 2>(k, dim, q, &scores[0][t - key_begin]);
     }
     for (; t < high; t += 16) {
         const uint16_t* k[1] = {keys_at(t)};

@@ -12,10 +12,11 @@ namespace inferd {
 namespace {
 
 // Handing out a piece costs about 0.2 us; these keep pieces above 1 us and below the time a core is lent to others.
-constexpr int kPartValues = 4096;       // activations to quantize
-constexpr int kTokensPerWrite = 16;     // tokens of one cache line of K
+constexpr int kPartValues = 4096;         // activations to quantize, ...
+constexpr int kPartColumns = 128;         // ... cut at multiples of this, never inside a group with one scale
+constexpr int kTokensPerWrite = 16;       // tokens of one cache line of K
 constexpr double kPieceBytes = 64 << 10;  // weights of a product, ...
-constexpr double kRowsPerRead = 8;      // ... where this many rows take as long as reading them
+constexpr double kRowsPerRead = 8;        // ... where this many rows take as long as reading them
 
 // One tile of row-packed activations, columns [k_begin, k_begin + k_size): itself a QuantRows, so that pieces of a tile
 // can be quantized apart.
@@ -120,7 +121,8 @@ void Model::run_layer(int index, const Batch& batch) {
 template <class F>
 void Model::each_part(int num_rows, int num_cols, F f) {
     const int tiles = num_tiles(num_rows), rows = (num_rows + tiles - 1) / tiles;
-    const int size = std::min(num_cols, (kPartValues / rows + 31) / 32 * 32), parts = (num_cols + size - 1) / size;
+    const int wanted = (kPartValues / rows + kPartColumns - 1) / kPartColumns * kPartColumns;
+    const int size = std::min(num_cols, wanted), parts = (num_cols + size - 1) / size;
     pool_.each(tiles * parts, [&](int, int i) {
         const int begin = i % parts * size;
         f(i / parts, begin, std::min(size, num_cols - begin));

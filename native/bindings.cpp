@@ -37,7 +37,7 @@ void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, A
     batch.query_starts = span_of(query_starts);
     batch.context_lens = span_of(context_lens);
     batch.block_tables = span_of(block_tables);
-    batch.max_num_blocks = (int)block_tables.shape(1);
+    batch.max_num_blocks = (ptrdiff_t)block_tables.shape(1);
     batch.block_copies = span_of(block_copies);
     batch.logit_rows = span_of(logit_rows);
     batch.temperature = span_of(temperature);
@@ -61,7 +61,7 @@ void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, A
     batch.mask_index = span_of(mask_index);
     batch.allowed_masks = span_of(allowed_masks);
     const StepOutput out{span_of(out_ids), span_of(out_ranks), span_of(out_top_ids), span_of(out_logprobs),
-                         span_of(out_top_logprobs), (int)out_top_ids.shape(1), span_of(out_logits)};
+                         span_of(out_top_logprobs), (ptrdiff_t)out_top_ids.shape(1), span_of(out_logits)};
     nb::gil_scoped_release release;
     model.step(batch, out);
 }
@@ -113,7 +113,7 @@ NB_MODULE(_native, m) {
         .def(nb::init<ModelSpec, Limits>(), "spec"_a, "limits"_a)
         // keep_alive: the embedding is read from the caller's memory
         .def("set_embedding",
-             [](Model& self, int type, Array<uint8_t, 2> rows) { self.set_embedding(type, rows.data(), rows.shape(1)); },
+             [](Model& self, int type, Array<uint8_t, 2> rows) { self.set_embedding(type, rows.data(), rows.shape(1), rows.shape(0)); },
              "type"_a, "rows"_a, nb::keep_alive<1, 3>())
         .def("add_matrix",
              [](Model& self, const std::string& name, int type, Array<uint8_t, 2> rows, int num_cols) {

@@ -14,9 +14,7 @@ uint16_t* Model::block_at(int layer, int block) const {
 
 // The quantized form of num_rows rows of k values in the shared scratch.
 QuantRows Model::quant_view(int num_rows, int k) {
-    const size_t per16 = quant_sums_.size() / 3;
-    return {num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data(), quant_sums_.data() + per16,
-            quant_scales_.data() + per16, quant_scales_.data() + 2 * per16};
+    return make_quant_rows(num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data());
 }
 
 void Model::step(const Batch& batch, const StepOutput& out) {

@@ -13,7 +13,7 @@ namespace {
 
 // Handing out a piece costs about 0.2 us; these keep pieces above 1 us and below the time a core is lent to others.
 constexpr int kPartValues = 4096;         // activations to quantize, ...
-constexpr int kPartColumns = 128;         // ... cut at multiples of this, never inside a group with one scale
+constexpr int kPartColumns = kGroup;      // ... cut at multiples of this, never inside a group with one scale
 constexpr int kTokensPerWrite = 16;       // tokens of one cache line of K
 constexpr double kPieceBytes = 64 << 10;  // weights of a product, ...
 constexpr double kRowsPerRead = 8;        // ... where this many rows take as long as reading them
@@ -23,9 +23,9 @@ constexpr double kRowsPerRead = 8;        // ... where this many rows take as lo
 QuantRows tile_part(const QuantRows& all, int tile, int k_begin, int k_size) {
     const int rows = tile_start(all.num_rows, tile + 1) - tile_start(all.num_rows, tile);
     const ptrdiff_t start = tile_start(all.num_rows, tile);
-    const ptrdiff_t at = start * all.k + (ptrdiff_t)k_begin * rows, at32 = at / 32, at16 = at / 16;
-    return {rows, k_size, all.q + at, all.scale + at32, all.neg_sum32 + at32, all.neg_sum16 + at16,
-            all.scaled_sum32 + at32, all.scaled_sum16 + at16};
+    const ptrdiff_t at = start * all.k + (ptrdiff_t)k_begin * rows;
+    return {rows, k_size, all.q + at, all.scale + start * num_groups(all.k) + (ptrdiff_t)(k_begin / kGroup) * rows,
+            all.factors + at / 32 * 5, all.offsets + at / 32 * 5};
 }
 
 }  // namespace
@@ -36,9 +36,7 @@ uint16_t* Model::block_at(int layer, int block) const {
 
 // The quantized form of num_rows rows of k values in the shared scratch.
 QuantRows Model::quant_view(int num_rows, int k) {
-    const size_t per16 = quant_sums_.size() / 3;
-    return {num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data(), quant_sums_.data() + per16,
-            quant_scales_.data() + per16, quant_scales_.data() + 2 * per16};
+    return make_quant_rows(num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data());
 }
 
 void Model::step(const Batch& batch, const StepOutput& out) {

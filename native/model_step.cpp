@@ -12,20 +12,18 @@ namespace inferd {
 namespace {
 
 // Handing out a piece costs about 0.2 us; these keep pieces above 1 us and below the time a core is lent to others.
-constexpr int kPartValues = 4096;         // activations to quantize, ...
-constexpr int kPartColumns = 128;         // ... cut at multiples of this, never inside a group with one scale
+constexpr int kPartValues = 4096;         // activations to quantize
 constexpr int kTokensPerWrite = 16;       // tokens of one cache line of K
 constexpr double kPieceBytes = 64 << 10;  // weights of a product, ...
 constexpr double kRowsPerRead = 8;        // ... where this many rows take as long as reading them
 
 // One tile of row-packed activations, columns [k_begin, k_begin + k_size): itself a QuantRows, so that pieces of a tile
-// can be quantized apart.
+// can be quantized apart. k_begin is a multiple of kGroup.
 QuantRows tile_part(const QuantRows& all, int tile, int k_begin, int k_size) {
-    const int rows = tile_start(all.num_rows, tile + 1) - tile_start(all.num_rows, tile);
-    const ptrdiff_t start = tile_start(all.num_rows, tile);
-    const ptrdiff_t at = start * all.k + (ptrdiff_t)k_begin * rows, at32 = at / 32, at16 = at / 16;
-    return {rows, k_size, all.q + at, all.scale + at32, all.neg_sum32 + at32, all.neg_sum16 + at16,
-            all.scaled_sum32 + at32, all.scaled_sum16 + at16};
+    const ptrdiff_t start = tile_start(all.num_rows, tile), rows = tile_start(all.num_rows, tile + 1) - start;
+    const ptrdiff_t block = (start * (all.k / 32) + k_begin / 32 * rows) * 5;
+    return {(int)rows, k_size, all.q + start * all.k + k_begin * rows,
+            all.scale + start * num_groups(all.k) + k_begin / kGroup * rows, all.factors + block, all.offsets + block};
 }
 
 }  // namespace
@@ -36,9 +34,7 @@ uint16_t* Model::block_at(int layer, int block) const {
 
 // The quantized form of num_rows rows of k values in the shared scratch.
 QuantRows Model::quant_view(int num_rows, int k) {
-    const size_t per16 = quant_sums_.size() / 3;
-    return {num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data(), quant_sums_.data() + per16,
-            quant_scales_.data() + per16, quant_scales_.data() + 2 * per16};
+    return make_quant_rows(num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data());
 }
 
 void Model::step(const Batch& batch, const StepOutput& out) {
@@ -121,7 +117,7 @@ void Model::run_layer(int index, const Batch& batch) {
 template <class F>
 void Model::each_part(int num_rows, int num_cols, F f) {
     const int tiles = num_tiles(num_rows), rows = (num_rows + tiles - 1) / tiles;
-    const int wanted = (kPartValues / rows + kPartColumns - 1) / kPartColumns * kPartColumns;
+    const int wanted = (kPartValues / rows + kGroup - 1) / kGroup * kGroup;
     const int size = std::min(num_cols, wanted), parts = (num_cols + size - 1) / size;
     pool_.each(tiles * parts, [&](int, int i) {
         const int begin = i % parts * size;

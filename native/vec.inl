@@ -49,6 +49,20 @@ static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
     even = {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))};
     odd = {_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xFFFF0000u)))};
 }
+static inline V16 abs(V16 a) { return {_mm512_abs_ps(a.v)}; }
+// inf and NaN become 0
+static inline V16 finite_or_zero(V16 a) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_sub_ps(a.v, a.v), _mm512_setzero_ps(), _CMP_EQ_OQ), a.v)};
+}
+// Rounds to nearest even, stores 16 bytes; returns their sum. Values must fit int8.
+static inline int32_t store_bytes(V16 a, int8_t* out) {
+    const __m512i wide = _mm512_cvtps_epi32(a.v);
+    const __m128i bytes = _mm512_cvtepi32_epi8(wide);
+    _mm_storeu_si128((__m128i*)out, bytes);
+    // +128 makes them unsigned for the sum of absolute differences with 0
+    const __m128i sums = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8((char)0x80)), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2) - 16 * 128;
+}
 static inline __m256 fold(V16 a) {
     return _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
 }
@@ -114,6 +128,23 @@ static inline V16 store_bf16(uint16_t* p, V16 a) {
     _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), 0xD8));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
 }
+static inline V16 abs(V16 a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+}
+static inline V16 finite_or_zero(V16 a) {
+    const __m256 zero = _mm256_setzero_ps();
+    return {_mm256_and_ps(_mm256_cmp_ps(_mm256_sub_ps(a.lo, a.lo), zero, _CMP_EQ_OQ), a.lo),
+            _mm256_and_ps(_mm256_cmp_ps(_mm256_sub_ps(a.hi, a.hi), zero, _CMP_EQ_OQ), a.hi)};
+}
+static inline int32_t store_bytes(V16 a, int8_t* out) {
+    const __m256i pairs = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+    const __m256i ordered = _mm256_permute4x64_epi64(pairs, 0xD8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
+    _mm_storeu_si128((__m128i*)out, bytes);
+    const __m128i sums = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8((char)0x80)), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2) - 16 * 128;
+}
 static inline __m256 fold(V16 a) { return _mm256_add_ps(a.lo, a.hi); }
 static inline __m256 fold_max(V16 a) { return _mm256_max_ps(a.lo, a.hi); }
 
@@ -162,6 +193,13 @@ static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
         even.v[i] = bits_to_float((uint32_t)p[2 * i] << 16);
         odd.v[i] = bits_to_float((uint32_t)p[2 * i + 1] << 16);
     }
+}
+static inline V16 abs(const V16& a) { INFERD_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]); }
+static inline V16 finite_or_zero(const V16& a) { INFERD_EACH(a.v[i] - a.v[i] == 0 ? a.v[i] : 0.0f); }
+static inline int32_t store_bytes(const V16& a, int8_t* out) {
+    int32_t total = 0;
+    for (int i = 0; i < 16; i++) out[i] = (int8_t)__builtin_rintf(a.v[i]), total += out[i];
+    return total;
 }
 #undef INFERD_EACH
 

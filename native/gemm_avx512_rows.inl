@@ -1,0 +1,170 @@
+// The tile of 5 to 12 rows for AVX-512 VNNI, on unpacked weights. Included by gemm_avx512.inl.
+//
+// Assembly, because the order of the instructions is the speed: the dot products fill the two multiplying ports, and all
+// else must be spread among them in small pieces. The schedulers see fewer than a hundred instructions ahead, so a fold
+// of 24 accumulators at the end of a block leaves the ports idle (0.55 of the port peak; compilers also spill). Even rows
+// and odd rows therefore alternate, four quads of k each: while one half runs its dot products, what the other half has
+// finished is brought to the next slice or folded.
+//
+// zmm0-23 accumulators, row r in 2r and 2r+1; 24-25 weights; 26-27 scales; 28-29 temporary; 30-31 minima.
+
+#define INFERD_IF_ROW(R) ".if " #R " < %c[mr]\n"
+#define INFERD_END ".endif\n"
+#define INFERD_Z(N) "%%zmm" #N
+
+// one row, one quad of k
+#define INFERD_DOT(Q, R, LO, HI)                                          \
+    INFERD_IF_ROW(R)                                                      \
+    "vpbroadcastd (" #Q " * %c[mr] + " #R ") * 4(%[a]), %%zmm28\n"        \
+    "vpdpbusd %%zmm28, %%zmm24, " INFERD_Z(LO) "\n"                       \
+    "vpdpbusd %%zmm28, %%zmm25, " INFERD_Z(HI) "\n" INFERD_END
+
+#define INFERD_WEIGHTS(Q) "vmovdqa64 %c[quants] + " #Q " * 128(%[w]), %%zmm24\nvmovdqa64 %c[quants] + " #Q " * 128 + 64(%[w]), %%zmm25\n"
+
+#define INFERD_EVEN_QUAD(Q, X, Y)                                                                        \
+    INFERD_WEIGHTS(Q) INFERD_DOT(Q, 0, 0, 1) INFERD_DOT(Q, 2, 4, 5) INFERD_DOT(Q, 4, 8, 9) X             \
+    INFERD_DOT(Q, 6, 12, 13) INFERD_DOT(Q, 8, 16, 17) INFERD_DOT(Q, 10, 20, 21) Y
+#define INFERD_ODD_QUAD(Q, X, Y)                                                                         \
+    INFERD_WEIGHTS(Q) INFERD_DOT(Q, 1, 2, 3) INFERD_DOT(Q, 3, 6, 7) INFERD_DOT(Q, 5, 10, 11) X           \
+    INFERD_DOT(Q, 7, 14, 15) INFERD_DOT(Q, 9, 18, 19) INFERD_DOT(Q, 11, 22, 23) Y
+
+// four quads of one half's rows, with POST for the rows of the other
+#define INFERD_EVEN_STEP(Q0, Q1, Q2, Q3, POST)                                                                       \
+    INFERD_EVEN_QUAD(Q0, POST(1, 2, 3), POST(3, 6, 7)) INFERD_EVEN_QUAD(Q1, POST(5, 10, 11), POST(7, 14, 15))        \
+    INFERD_EVEN_QUAD(Q2, POST(9, 18, 19), ) INFERD_EVEN_QUAD(Q3, POST(11, 22, 23), )
+#define INFERD_ODD_STEP(Q0, Q1, Q2, Q3, POST)                                                                        \
+    INFERD_ODD_QUAD(Q0, POST(0, 0, 1), POST(2, 4, 5)) INFERD_ODD_QUAD(Q1, POST(4, 8, 9), POST(6, 12, 13))            \
+    INFERD_ODD_QUAD(Q2, POST(8, 16, 17), ) INFERD_ODD_QUAD(Q3, POST(10, 20, 21), )
+#define INFERD_EVEN_ROWS(OP) OP(0, 0, 1) OP(2, 4, 5) OP(4, 8, 9) OP(6, 12, 13) OP(8, 16, 17) OP(10, 20, 21)
+#define INFERD_ODD_ROWS(OP) OP(1, 2, 3) OP(3, 6, 7) OP(5, 10, 11) OP(7, 14, 15) OP(9, 18, 19) OP(11, 22, 23)
+#define INFERD_NOTHING(R, LO, HI)
+
+// zmm29 = slice_start() of slice SLICE
+#define INFERD_SLICE_START(SLICE, R)                                                                                 \
+    ".if %c[magic]\n"                                                                                                \
+    "vpbroadcastd (" #SLICE " * %c[mr] + " #R ") * 4(%[f]), %%zmm29\n"                                               \
+    ".if %c[zero]\n"                                                                                                 \
+    "vpbroadcastd (" #SLICE " * %c[mr] + " #R ") * 4(%[o]), %%zmm28\n"                                               \
+    "vpslld $%c[zero], %%zmm28, %%zmm28\nvpaddd %%zmm28, %%zmm29, %%zmm29\n.endif\n"                                 \
+    ".else\n"                                                                                                        \
+    "vpbroadcastd (" #SLICE " * %c[mr] + " #R ") * 4(%[o]), %%zmm29\nvpslld $%c[zero], %%zmm29, %%zmm29\n.endif\n"
+
+#define INFERD_BEGIN_SLICE(SLICE, R, LO, HI) \
+    INFERD_IF_ROW(R) INFERD_SLICE_START(SLICE, R) "vmovdqa64 %%zmm29, " INFERD_Z(LO) "\nvmovdqa64 %%zmm29, " INFERD_Z(HI) "\n" INFERD_END
+#define INFERD_BEGIN_0(R, LO, HI)                                                                                    \
+    ".if %c[two_slices]\n" INFERD_IF_ROW(R)                                                                          \
+    "vpbroadcastd (4 * %c[mr] + " #R ") * 4(%[o]), " INFERD_Z(LO) "\n"                                               \
+    ".if %c[zero]\n"                                                                                                 \
+    "vpbroadcastd " #R " * 4(%[o]), %%zmm28\nvpslld $%c[zero], %%zmm28, %%zmm28\n"                                   \
+    "vpaddd %%zmm28, " INFERD_Z(LO) ", " INFERD_Z(LO) "\n.endif\n"                                                   \
+    "vmovdqa64 " INFERD_Z(LO) ", " INFERD_Z(HI) "\n" INFERD_END                                                      \
+    ".else\n" INFERD_BEGIN_SLICE(0, R, LO, HI) ".endif\n"
+#define INFERD_BEGIN_1(R, LO, HI) ".if !%c[two_slices]\n" INFERD_BEGIN_SLICE(1, R, LO, HI) ".endif\n"
+
+// zmm26-27, 30-31 = scales and minima of sub-block SUB of the block BACK bytes back
+#define INFERD_SCALES(SUB, BACK)                                                                                     \
+    "vmovaps " #SUB " * 128 - " BACK "(%[w]), %%zmm26\nvmovaps " #SUB " * 128 + 64 - " BACK "(%[w]), %%zmm27\n"      \
+    ".if %c[min]\n"                                                                                                  \
+    "vmovaps %c[min] + " #SUB " * 128 - " BACK "(%[w]), %%zmm30\n"                                                   \
+    "vmovaps %c[min] + " #SUB " * 128 + 64 - " BACK "(%[w]), %%zmm31\n.endif\n"
+
+#define INFERD_SCALED(X)                                                                                             \
+    ".if %c[magic]\nvsubps %%zmm29, " INFERD_Z(X) ", " INFERD_Z(X) "\n"                                              \
+    ".else\nvcvtdq2ps " INFERD_Z(X) ", " INFERD_Z(X) "\nvscalefps %%zmm29, " INFERD_Z(X) ", " INFERD_Z(X) "\n.endif\n"
+
+// where a folded row goes: into part, or at the end of an activation group through part into acc
+#define INFERD_TO_PART(R, LO, HI) \
+    "vmovaps " INFERD_Z(LO) ", " #R " * 128(%[p])\nvmovaps " INFERD_Z(HI) ", " #R " * 128 + 64(%[p])\n"
+#define INFERD_TO_ACC(R, LO, HI)                                                                                     \
+    "vbroadcastss " #R " * 4(%[c]), %%zmm29\n"                                                                       \
+    "vfmadd213ps " #R " * 128(%[acc]), %%zmm29, " INFERD_Z(LO) "\n"                                                  \
+    "vfmadd213ps " #R " * 128 + 64(%[acc]), %%zmm29, " INFERD_Z(HI) "\n"                                             \
+    "vpxord %%zmm29, %%zmm29, %%zmm29\n"                                                                             \
+    "vmovups " INFERD_Z(LO) ", " #R " * 128(%[acc])\nvmovups " INFERD_Z(HI) ", " #R " * 128 + 64(%[acc])\n"          \
+    "vmovaps %%zmm29, " #R " * 128(%[p])\nvmovaps %%zmm29, " #R " * 128 + 64(%[p])\n"
+
+// part + dot * scale + minimum * sum, with the factors MAGIC and SUM of the block BACK bytes back
+#define INFERD_FOLD(MAGIC, SUM, BACK, R, LO, HI, TO)                                                                 \
+    INFERD_IF_ROW(R)                                                                                                 \
+    "vbroadcastss (" #MAGIC " * %c[mr] + " #R ") * 4 - " BACK "(%[f]), %%zmm29\n"                                    \
+    ".if !%c[magic]\nvgetexpps %%zmm29, %%zmm29\nvsubps %[e]%{1to16%}, %%zmm29, %%zmm29\n.endif\n"                   \
+    INFERD_SCALED(LO) INFERD_SCALED(HI)                                                                              \
+    "vfmadd213ps " #R " * 128(%[p]), %%zmm26, " INFERD_Z(LO) "\n"                                                    \
+    "vfmadd213ps " #R " * 128 + 64(%[p]), %%zmm27, " INFERD_Z(HI) "\n"                                               \
+    ".if %c[min]\n"                                                                                                  \
+    "vbroadcastss (" #SUM " * %c[mr] + " #R ") * 4 - " BACK "(%[f]), %%zmm29\n"                                      \
+    "vfmadd231ps %%zmm29, %%zmm30, " INFERD_Z(LO) "\nvfmadd231ps %%zmm29, %%zmm31, " INFERD_Z(HI) "\n.endif\n"       \
+    TO(R, LO, HI) INFERD_END
+#define INFERD_FOLD_0(R, LO, HI) INFERD_FOLD(0, 2, "0", R, LO, HI, INFERD_TO_PART)
+#define INFERD_FOLD_1(BACK, R, LO, HI, TO)                          \
+    ".if %c[two_slices]\n" INFERD_FOLD(1, 4, BACK, R, LO, HI, TO)   \
+    ".else\n" INFERD_FOLD(1, 3, BACK, R, LO, HI, TO) ".endif\n"
+#define INFERD_FOLD_PART(R, LO, HI) INFERD_FOLD_1("0", R, LO, HI, INFERD_TO_PART)
+#define INFERD_FOLD_ACC(R, LO, HI) INFERD_FOLD_1("0", R, LO, HI, INFERD_TO_ACC)
+#define INFERD_FOLD_PART_BACK(R, LO, HI) INFERD_FOLD_1("%c[mr] * 20", R, LO, HI, INFERD_TO_PART)
+#define INFERD_FOLD_ACC_BACK(R, LO, HI) INFERD_FOLD_1("%c[mr] * 20", R, LO, HI, INFERD_TO_ACC)
+
+// after slice 0: to the scale of slice 1, or the fold of sub-block 0
+#define INFERD_AFTER_0(R, LO, HI)                                                                                    \
+    ".if %c[two_slices]\n" INFERD_IF_ROW(R)                                                                          \
+    "vpbroadcastd (2 * %c[mr] + " #R ") * 4(%[o]), %%zmm29\n"                                                        \
+    "vpsllvd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpsllvd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"     \
+    "vpbroadcastd (3 * %c[mr] + " #R ") * 4(%[o]), %%zmm29\n"                                                        \
+    "vpsravd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpsravd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"     \
+    INFERD_SLICE_START(1, R)                                                                                         \
+    "vpaddd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpaddd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"       \
+    INFERD_END ".else\n" INFERD_FOLD_0(R, LO, HI) ".endif\n"
+#define INFERD_SCALES_0 ".if !%c[two_slices]\n" INFERD_SCALES(0, "0") ".endif\n"
+#define INFERD_SCALES_LAST ".if %c[two_slices]\n" INFERD_SCALES(0, "0") ".else\n" INFERD_SCALES(1, "0") ".endif\n"
+#define INFERD_SCALES_BACK \
+    ".if %c[two_slices]\n" INFERD_SCALES(0, "%c[block]") ".else\n" INFERD_SCALES(1, "%c[block]") ".endif\n"
+
+// the block whose first step of even rows has run, up to where its odd rows remain to be folded
+#define INFERD_BLOCK(FOLD)                                        \
+    INFERD_ODD_ROWS(INFERD_BEGIN_0) INFERD_SCALES_0               \
+    INFERD_ODD_STEP(0, 1, 2, 3, INFERD_AFTER_0)                   \
+    INFERD_EVEN_ROWS(INFERD_BEGIN_1)                              \
+    INFERD_EVEN_STEP(4, 5, 6, 7, INFERD_AFTER_0)                  \
+    INFERD_ODD_ROWS(INFERD_BEGIN_1) INFERD_SCALES_LAST            \
+    INFERD_ODD_STEP(4, 5, 6, 7, FOLD)                             \
+    "add $%c[block], %[w]\n"                                      \
+    "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 20, %[f]\nadd $%c[mr] * 20, %[o]\n"
+
+// acc[r] += product of the tile's rows with num_blocks K-blocks from w on
+template <class U, int MR>
+static void tile_of_rows(const uint8_t* w, TileRows rows, ptrdiff_t num_blocks, float (*acc)[32]) {
+    static const float kMagicExponent = 23;
+    alignas(64) float part[MR][32];
+    __builtin_memset(part, 0, sizeof(part));
+    ptrdiff_t group = 0;
+    __asm__ volatile(
+        INFERD_EVEN_ROWS(INFERD_BEGIN_0)
+        INFERD_EVEN_STEP(0, 1, 2, 3, INFERD_NOTHING)
+        "0:\n"
+        "mov $%c[group_blocks], %[g]\ncmp %[n], %[g]\ncmovg %[n], %[g]\nsub %[g], %[n]\n"
+        "1:\n"
+        "sub $1, %[g]\njz 2f\n"
+        INFERD_BLOCK(INFERD_FOLD_PART)
+        INFERD_EVEN_ROWS(INFERD_BEGIN_0) INFERD_SCALES_BACK
+        INFERD_EVEN_STEP(0, 1, 2, 3, INFERD_FOLD_PART_BACK)
+        "jmp 1b\n"
+        "2:\n"
+        INFERD_BLOCK(INFERD_FOLD_ACC)
+        INFERD_SCALES_BACK
+        "test %[n], %[n]\njz 3f\n"
+        INFERD_EVEN_ROWS(INFERD_BEGIN_0)
+        INFERD_EVEN_STEP(0, 1, 2, 3, INFERD_FOLD_ACC_BACK)
+        "add $%c[mr] * 4, %[c]\n"
+        "jmp 0b\n"
+        "3:\n"
+        INFERD_ODD_ROWS(INFERD_FOLD_ACC_BACK)
+        : [w] "+r"(w), [a] "+r"(rows.q), [f] "+r"(rows.factors), [o] "+r"(rows.offsets),
+          [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group)
+        : [p] "r"(part), [acc] "r"(acc), [e] "m"(kMagicExponent), [mr] "i"(MR),
+          [group_blocks] "i"(kGroup / 32), [zero] "i"(U::zero ? __builtin_ctz(U::zero | 1 << 30) : 0),
+          [magic] "i"((int)U::magic), [two_slices] "i"(U::sub == 32 ? 1 : 0), [block] "i"(U::block_bytes), [quants] "i"(U::scale_bytes),
+          [min] "i"(U::has_min ? 128 * (32 / U::sub) : 0)
+        : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+          "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",
+          "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+}

@@ -12,20 +12,18 @@ namespace inferd {
 namespace {
 
 // Handing out a piece costs about 0.2 us; these keep pieces above 1 us and below the time a core is lent to others.
-constexpr int kPartValues = 4096;         // activations to quantize, ...
-constexpr int kPartColumns = kGroup;      // ... cut at multiples of this, never inside a group with one scale
+constexpr int kPartValues = 4096;         // activations to quantize
 constexpr int kTokensPerWrite = 16;       // tokens of one cache line of K
 constexpr double kPieceBytes = 64 << 10;  // weights of a product, ...
 constexpr double kRowsPerRead = 8;        // ... where this many rows take as long as reading them
 
 // One tile of row-packed activations, columns [k_begin, k_begin + k_size): itself a QuantRows, so that pieces of a tile
-// can be quantized apart.
+// can be quantized apart. k_begin is a multiple of kGroup.
 QuantRows tile_part(const QuantRows& all, int tile, int k_begin, int k_size) {
-    const int rows = tile_start(all.num_rows, tile + 1) - tile_start(all.num_rows, tile);
-    const ptrdiff_t start = tile_start(all.num_rows, tile);
-    const ptrdiff_t at = start * all.k + (ptrdiff_t)k_begin * rows;
-    return {rows, k_size, all.q + at, all.scale + start * num_groups(all.k) + (ptrdiff_t)(k_begin / kGroup) * rows,
-            all.factors + at / 32 * 5, all.offsets + at / 32 * 5};
+    const ptrdiff_t start = tile_start(all.num_rows, tile), rows = tile_start(all.num_rows, tile + 1) - start;
+    const ptrdiff_t block = (start * (all.k / 32) + k_begin / 32 * rows) * 5;
+    return {(int)rows, k_size, all.q + start * all.k + k_begin * rows,
+            all.scale + start * num_groups(all.k) + k_begin / kGroup * rows, all.factors + block, all.offsets + block};
 }
 
 }  // namespace
@@ -119,7 +117,7 @@ void Model::run_layer(int index, const Batch& batch) {
 template <class F>
 void Model::each_part(int num_rows, int num_cols, F f) {
     const int tiles = num_tiles(num_rows), rows = (num_rows + tiles - 1) / tiles;
-    const int wanted = (kPartValues / rows + kPartColumns - 1) / kPartColumns * kPartColumns;
+    const int wanted = (kPartValues / rows + kGroup - 1) / kGroup * kGroup;
     const int size = std::min(num_cols, wanted), parts = (num_cols + size - 1) / size;
     pool_.each(tiles * parts, [&](int, int i) {
         const int begin = i % parts * size;

@@ -170,7 +170,7 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
             const uint8_t* quants = at + P::scale_bytes;
             const int8_t* a = rows.q + (ptrdiff_t)block * 32 * MR + r * 4;
             const float* f = rows.factors + (ptrdiff_t)block * 5 * MR + r;
-            const int32_t* o = rows.offsets + (ptrdiff_t)block * 5 * MR + r;
+            const int32_t* o = rows.offsets + (ptrdiff_t)block * 4 * MR + r;
             int32_t dot[2][32];
             for (int slice = 0; slice < 2; slice++)
                 for (int c = 0; c < 32; c++) {
@@ -188,7 +188,7 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
                     const V16 w_scale = mul(P::scale(header, at, s, h), set1(unit)), w_min = P::has_min ? P::min(header, at, s, h) : set1(0);
                     for (int c = 16 * h; c < 16 * h + 16; c++) {
                         int32_t total = dot[last][c];
-                        if (P::sub == 32) total += (dot[0][c] * (1 << o[2 * MR]) + o[4 * MR]) >> o[3 * MR];
+                        if (P::sub == 32) total += ((dot[0][c] + o[3 * MR]) * (1 << kMaxLeft)) >> o[2 * MR];
                         part[c] = (float)total * w_scale.v[c - 16 * h] + part[c];
                         if (P::has_min) part[c] = w_min.v[c - 16 * h] * sum + part[c];
                     }
@@ -226,7 +226,7 @@ static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) 
     mr = tile_start(a.num_rows, t + 1) - (int)start;
     const ptrdiff_t at = start * blocks + (ptrdiff_t)block * mr;
     return {a.q + at * 32, a.scale + start * num_groups(a.k) + (ptrdiff_t)block / (kGroup / 32) * mr, a.factors + at * 5,
-            a.offsets + at * 5};
+            a.offsets + at * 4};
 }
 
 // One panel for tiles [begin, end), unpacked chunk by chunk; acc holds the tiles one after the other.

@@ -198,9 +198,9 @@ void test_quantize(const KernelTable& table, const QuantRows& view, const std::v
             for (int g = 0; g < num_groups(view.k); g++)
                 ok &= same_bits(view.scale[(size_t)start * num_groups(view.k) + g * mr + r], row.scale[g]);
             for (int block = 0; block < view.k / 32; block++) {
-                const size_t at = ((size_t)start * (view.k / 32) + block * mr) * 5 + r;
-                const float* factors = view.factors + at;
-                const int32_t* offsets = view.offsets + at;
+                const size_t at = (size_t)start * (view.k / 32) + block * mr;
+                const float* factors = view.factors + at * 5 + r;
+                const int32_t* offsets = view.offsets + at * 4 + r;
                 int sum[2] = {};
                 for (int k = 0; k < 32; k++) sum[k / 16] += row.q[block * 32 + k];
                 const int *e = &row.e[2 * block], c = e[1] - e[0];
@@ -208,7 +208,7 @@ void test_quantize(const KernelTable& table, const QuantRows& view, const std::v
                 ok &= factors[0] == std::ldexp(1.5f, 23 - e[0]) && factors[mr] == std::ldexp(1.5f, 23 - e[1]);
                 ok &= factors[2 * mr] == scaled[0] && factors[3 * mr] == scaled[1] && factors[4 * mr] == scaled[0] + scaled[1];
                 ok &= offsets[0] == -sum[0] && offsets[mr] == -sum[1];
-                ok &= offsets[2 * mr] == std::max(c, 0) && offsets[3 * mr] == std::max(-c, 0) && offsets[4 * mr] == (c < 0 ? 1 << (-c - 1) : 0);
+                ok &= offsets[2 * mr] == kMaxLeft - c && offsets[3 * mr] == (c < 0 ? 1 << (-c - 1) : 0);
             }
         }
     }

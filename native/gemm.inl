@@ -116,8 +116,9 @@ static void unpack_chunk(const uint8_t* header, int num_blocks, uint8_t* out) {
         const uint8_t* quants = block + F::scale_bytes;
         uint8_t* to = out + U::scale_bytes;
         if constexpr (F::bits == 8) {
-            __builtin_memcpy(to, quants, 1024);
+            for (int i = 0; i < 1024; i += 64) __builtin_memcpy(to + i, quants + i, 64);  // in line
         } else {
+#pragma GCC unroll 4
             for (int pair = 0; pair < 4; pair++)
                 for (int h = 0; h < 2; h++)
                     unpack_line(quants + pair * 128 + h * 64, to + pair * 256 + h * 64, to + pair * 256 + 128 + h * 64);
@@ -161,8 +162,8 @@ static inline void finish_tile(const float (*acc)[32], int mr, int columns, floa
 constexpr int kDirectRows = 12;
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks of a panel; w is at a multiple of 8 blocks
-template <class P, int MR>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
+template <class P, int MR, int Ahead>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
     for (int r = 0; r < MR; r++) {
         float part[32] = {};
         for (int block = 0; block < num_blocks; block++) {
@@ -204,18 +205,19 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
 
 #endif
 
-using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32]);
+using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32], const uint8_t*);
 
 // Only what the choice between packed and unpacked weights can reach is compiled.
-template <class P, int MR>
+template <class P, int MR, int Ahead>
 constexpr Tile tile_or_none() {
-    if constexpr (P::packed ? MR <= kDirectRows : MR > kDirectRows || MR >= kTileRows / 2) return tile<P, MR>;
+    if constexpr (P::packed ? MR <= kDirectRows : MR > kDirectRows || MR >= kTileRows / 2) return tile<P, MR, Ahead>;
     return nullptr;
 }
-template <class P>
+template <class P, int Ahead = 0>
 constexpr Tile kTiles[kTileRows] = {
-    tile_or_none<P, 1>(), tile_or_none<P, 2>(), tile_or_none<P, 3>(), tile_or_none<P, 4>(),  tile_or_none<P, 5>(),  tile_or_none<P, 6>(),
-    tile_or_none<P, 7>(), tile_or_none<P, 8>(), tile_or_none<P, 9>(), tile_or_none<P, 10>(), tile_or_none<P, 11>(), tile_or_none<P, 12>()};
+    tile_or_none<P, 1, Ahead>(), tile_or_none<P, 2, Ahead>(),  tile_or_none<P, 3, Ahead>(),  tile_or_none<P, 4, Ahead>(),
+    tile_or_none<P, 5, Ahead>(), tile_or_none<P, 6, Ahead>(),  tile_or_none<P, 7, Ahead>(),  tile_or_none<P, 8, Ahead>(),
+    tile_or_none<P, 9, Ahead>(), tile_or_none<P, 10, Ahead>(), tile_or_none<P, 11, Ahead>(), tile_or_none<P, 12, Ahead>()};
 
 // Tiles that share one unpacking, and K-blocks unpacked at a time.
 constexpr int kSharedTiles = 32, kChunkBlocks = 32;
@@ -229,21 +231,41 @@ static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) 
             a.offsets + at * 4};
 }
 
-// One panel for tiles [begin, end), unpacked chunk by chunk; acc holds the tiles one after the other.
+// The caller's rows of one panel.
+struct PanelOut {
+    float* data;  // row 0, the panel's first column
+    ptrdiff_t ld;
+    int columns;
+    bool accumulate;
+};
+
+// One panel for tiles [begin, end), unpacked chunk by chunk; acc holds the tiles one after the other. While the last tile
+// of a chunk runs, the packed weights of the next chunk are fetched.
 template <class F>
-static void shared_panel(const uint8_t* data, const QuantRows& a, int begin, int end, float (*acc)[32]) {
+static void shared_panel(const uint8_t* data, const QuantRows& a, int begin, int end, float (*acc)[32], const PanelOut& out) {
     using U = UnpackedOf<F>;
     alignas(64) uint8_t chunk[kChunkBlocks * U::block_bytes];
     const int blocks = a.k / 32;
     for (int block = 0; block < blocks; block += kChunkBlocks) {
         const int count = blocks - block < kChunkBlocks ? blocks - block : kChunkBlocks;
-        for (int i = 0; i < count; i += 8)
-            unpack_chunk<F>(data + (block + i) / 8 * F::chunk_bytes, count - i < 8 ? count - i : 8, chunk + i * U::block_bytes);
+        const uint8_t* next = data;
+        for (int i = 0; i < count; i += 8, next += F::chunk_bytes)
+            unpack_chunk<F>(next, count - i < 8 ? count - i : 8, chunk + i * U::block_bytes);
+        if (count % 8) next -= (8 - count % 8) * F::block_bytes;
+        data = next;
         float(*to)[32] = acc;
         for (int t = begin; t < end; t++) {
             int mr;
             const TileRows rows = tile_rows(a, t, block, mr);
-            kTiles<U>[mr - 1](chunk, rows, count, to);
+            const ptrdiff_t start = tile_start(a.num_rows, t);
+            if (block == 0) __builtin_memset(to, 0, sizeof(to[0]) * mr);
+            const bool last = block + count == blocks;
+            if (last)  // a row of the output is two lines, far from the next row's
+                for (int r = 0; r < mr; r++)
+                    for (int line = 0; line < 2; line++) __builtin_prefetch(out.data + (start + r) * out.ld + 16 * line, 1);
+            if (t + 1 == end) kTiles<U, F::block_bytes>[mr - 1](chunk, rows, count, to, next);
+            else kTiles<U>[mr - 1](chunk, rows, count, to, next);
+            if (last) finish_tile(to, mr, out.columns, out.data + start * out.ld, out.ld, out.accumulate);
             to += mr;
         }
     }
@@ -257,19 +279,16 @@ static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_beg
     for (int panel = panel_begin; panel < panel_end; panel++) {
         const uint8_t* data = w.data + panel * w.panel_bytes;
         const int first = panel * kPanelColumns, columns = w.n - first < kPanelColumns ? w.n - first : kPanelColumns;
-        for (int t = 0; t < tiles; t += kSharedTiles) {
-            const int t_end = t + kSharedTiles < tiles ? t + kSharedTiles : tiles;
-            const int start = tile_start(a.num_rows, t), count = tile_start(a.num_rows, t_end) - start;
-            __builtin_memset(acc, 0, sizeof(acc[0]) * count);
-            if (a.num_rows <= kDirectRows) {
-                int mr;
-                const TileRows rows = tile_rows(a, 0, 0, mr);
-                kTiles<F>[mr - 1](data, rows, a.k / 32, acc);
-            } else {
-                shared_panel<F>(data, a, t, t_end, acc);
-            }
-            finish_tile(acc, count, columns, out + start * ldout + first, ldout, accumulate);
+        if (a.num_rows <= kDirectRows) {
+            int mr;
+            const TileRows rows = tile_rows(a, 0, 0, mr);
+            __builtin_memset(acc, 0, sizeof(acc[0]) * mr);
+            kTiles<F>[mr - 1](data, rows, a.k / 32, acc, nullptr);
+            finish_tile(acc, mr, columns, out + first, ldout, accumulate);
+            continue;
         }
+        for (int t = 0; t < tiles; t += kSharedTiles)
+            shared_panel<F>(data, a, t, t + kSharedTiles < tiles ? t + kSharedTiles : tiles, acc, {out + first, ldout, columns, accumulate});
     }
 }
 

@@ -125,8 +125,8 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
 
 constexpr int kDirectRows = 4;  // products of more rows unpack the weights first
 
-template <class P, int MR>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
+template <class P, int MR, int Ahead>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t* next) {
     if constexpr (P::packed) tile_of_few<P, MR>(w, rows, num_blocks, acc);
-    else tile_of_rows<P, MR>(w, rows, num_blocks, acc);
+    else tile_of_rows<P, MR, Ahead>(w, rows, num_blocks, acc, next);
 }

@@ -21,6 +21,13 @@
 
 #define INFERD_WEIGHTS(Q) "vmovdqa64 %c[quants] + " #Q " * 128(%[w]), %%zmm24\nvmovdqa64 %c[quants] + " #Q " * 128 + 64(%[w]), %%zmm25\n"
 
+// lines of the packed weights of the next chunk, a quarter of a block's in each step
+#define INFERD_AHEAD_LINE(STEP, I) \
+    ".if " #STEP " * ((%c[ahead] + 255) / 256) + " #I " < (%c[ahead] + 63) / 64 && " #I " < (%c[ahead] + 255) / 256\n" \
+    "prefetcht0 (" #STEP " * ((%c[ahead] + 255) / 256) + " #I ") * 64(%[next])\n.endif\n"
+#define INFERD_AHEAD(STEP) \
+    INFERD_AHEAD_LINE(STEP, 0) INFERD_AHEAD_LINE(STEP, 1) INFERD_AHEAD_LINE(STEP, 2) INFERD_AHEAD_LINE(STEP, 3) INFERD_AHEAD_LINE(STEP, 4)
+
 #define INFERD_EVEN_QUAD(Q, X, Y)                                                                        \
     INFERD_WEIGHTS(Q) INFERD_DOT(Q, 0, 0, 1) INFERD_DOT(Q, 2, 4, 5) INFERD_DOT(Q, 4, 8, 9) X             \
     INFERD_DOT(Q, 6, 12, 13) INFERD_DOT(Q, 8, 16, 17) INFERD_DOT(Q, 10, 20, 21) Y
@@ -124,18 +131,19 @@
 
 // the block whose first step of even rows has run, up to where its odd rows remain to be folded
 #define INFERD_BLOCK(FOLD)                                        \
-    INFERD_ODD_ROWS(INFERD_BEGIN_0) INFERD_SCALES_0               \
+    INFERD_AHEAD(0) INFERD_ODD_ROWS(INFERD_BEGIN_0) INFERD_SCALES_0 \
     INFERD_ODD_STEP(0, 1, 2, 3, INFERD_AFTER_0)                   \
-    INFERD_EVEN_ROWS(INFERD_BEGIN_1)                              \
+    INFERD_AHEAD(1) INFERD_AHEAD(2) INFERD_EVEN_ROWS(INFERD_BEGIN_1) \
     INFERD_EVEN_STEP(4, 5, 6, 7, INFERD_AFTER_0)                  \
-    INFERD_ODD_ROWS(INFERD_BEGIN_1) INFERD_SCALES_LAST            \
+    INFERD_AHEAD(3) INFERD_ODD_ROWS(INFERD_BEGIN_1) INFERD_SCALES_LAST \
     INFERD_ODD_STEP(4, 5, 6, 7, FOLD)                             \
-    "add $%c[block], %[w]\n"                                      \
+    "add $%c[block], %[w]\nadd $%c[ahead], %[next]\n"             \
     "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 20, %[f]\nadd $%c[mr] * 16, %[o]\n"
 
-// acc[r] += product of the tile's rows with num_blocks K-blocks from w on
-template <class U, int MR>
-static void tile_of_rows(const uint8_t* w, TileRows rows, ptrdiff_t num_blocks, float (*acc)[32]) {
+// acc[r] += product of the tile's rows with num_blocks K-blocks from w on. Meanwhile the lines of as many blocks of
+// Ahead bytes from `next` on are fetched (0: none).
+template <class U, int MR, int Ahead>
+static void tile_of_rows(const uint8_t* w, TileRows rows, ptrdiff_t num_blocks, float (*acc)[32], const uint8_t* next) {
     static const float kMagicExponent = 23;
     alignas(64) float part[12][32];
     ptrdiff_t group = 0;
@@ -161,9 +169,9 @@ static void tile_of_rows(const uint8_t* w, TileRows rows, ptrdiff_t num_blocks, 
         "3:\n"
         INFERD_ODD_ROWS(INFERD_FOLD_ACC_BACK)
         : [w] "+r"(w), [a] "+r"(rows.q), [f] "+r"(rows.factors), [o] "+r"(rows.offsets),
-          [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group)
+          [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group), [next] "+r"(next)
         : [p] "r"(part), [acc] "r"(acc), [e] "m"(kMagicExponent), [mr] "i"(MR),
-          [group_blocks] "i"(kGroup / 32), [left] "i"(kMaxLeft), [zero] "i"(U::zero ? __builtin_ctz(U::zero | 1 << 30) : 0),
+          [group_blocks] "i"(kGroup / 32), [left] "i"(kMaxLeft), [ahead] "i"(Ahead), [zero] "i"(U::zero ? __builtin_ctz(U::zero | 1 << 30) : 0),
           [magic] "i"((int)U::magic), [two_slices] "i"(U::sub == 32 ? 1 : 0), [block] "i"(U::block_bytes), [quants] "i"(U::scale_bytes),
           [min] "i"(U::has_min ? 128 * (32 / U::sub) : 0)
         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",

@@ -16,9 +16,9 @@
 //            slice 1: c = e1 - e0, dot = (c >= 0 ? dot0 << c : (dot0 + (1 << (-c - 1))) >> -c) + dot1
 //     part = fma(float(dot), w_scale * 2^-e, part)                  e of the sub-block's last slice
 //     part = fma(w_min, sum over its slices of 2^-e * sum(a), part)  types with minima only; the sum is exact
-// and then acc = fma(part, s, acc). w_scale and w_min are exact in fp32 (K types: product of an fp16 and a small
+// and then acc = fma(part, s, acc). acc starts from 0, or from the output when it is to be added to. w_scale and w_min are exact in fp32 (K types: product of an fp16 and a small
 // integer). Float types:
-//     acc = fma(x[k], w[k], acc)                                    k ascending
+//     acc = fma(x[k], w[k], acc)                                    k ascending, from 0; output + acc at the end
 #pragma once
 
 #include <cstddef>

@@ -139,18 +139,21 @@ static inline float unit_of(float magic) {
     return __builtin_bit_cast(float, (__builtin_bit_cast(int32_t, magic) & 0x7F800000) - (23 << 23));
 }
 
-static inline void finish_tile(const float (*acc)[32], int mr, int columns, float* out, ptrdiff_t ldout, bool accumulate) {
-    for (int r = 0; r < mr; r++) {
-        float* row = out + r * ldout;
-        if (columns == 32) {
-            for (int h = 0; h < 32; h += 16) {
-                V16 y = load(acc[r] + h);
-                store(row + h, accumulate ? add(load(row + h), y) : y);
-            }
-        } else {
-            for (int c = 0; c < columns; c++) row[c] = accumulate ? row[c] + acc[r][c] : acc[r][c];
-        }
+// The caller's rows of one panel: mr rows of `columns` floats, ld apart.
+static inline void load_rows(float (*acc)[32], const float* out, ptrdiff_t ld, int mr, int columns) {
+    for (int r = 0; r < mr; r++, out += ld) {
+        if (columns == 32) store(acc[r], load(out)), store(acc[r] + 16, load(out + 16));
+        else for (int c = 0; c < columns; c++) acc[r][c] = out[c];
     }
+}
+static inline void store_rows(const float (*acc)[32], float* out, ptrdiff_t ld, int mr, int columns) {
+    for (int r = 0; r < mr; r++, out += ld) {
+        if (columns == 32) store(out, load(acc[r])), store(out + 16, load(acc[r] + 16));
+        else for (int c = 0; c < columns; c++) out[c] = acc[r][c];
+    }
+}
+static inline void clear_rows(float (*acc)[32], int mr) {
+    for (int r = 0; r < mr; r++) store(acc[r], set1(0)), store(acc[r] + 16, set1(0));
 }
 
 #if defined(__AVX512F__)
@@ -219,8 +222,10 @@ constexpr Tile kTiles[kTileRows] = {
     tile_or_none<P, 5, Ahead>(), tile_or_none<P, 6, Ahead>(),  tile_or_none<P, 7, Ahead>(),  tile_or_none<P, 8, Ahead>(),
     tile_or_none<P, 9, Ahead>(), tile_or_none<P, 10, Ahead>(), tile_or_none<P, 11, Ahead>(), tile_or_none<P, 12, Ahead>()};
 
-// Tiles that share one unpacking, and K-blocks unpacked at a time.
-constexpr int kSharedTiles = 32, kChunkBlocks = 32;
+// K-blocks unpacked at a time: 64 make 80 KiB, and a tile long enough to hide its start and end.
+constexpr int kChunkBlocks = 64;
+// Activations of one row block and chunk stay in the second-level cache while all panels pass.
+constexpr int kRowBlockBytes = 512 << 10;
 
 // Rows of tile t from K-block `block` on, and their number.
 static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) {
@@ -231,65 +236,59 @@ static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) 
             a.offsets + at * 4};
 }
 
-// The caller's rows of one panel.
-struct PanelOut {
-    float* data;  // row 0, the panel's first column
-    ptrdiff_t ld;
-    int columns;
-    bool accumulate;
-};
-
-// One panel for tiles [begin, end), unpacked chunk by chunk; acc holds the tiles one after the other. While the last tile
-// of a chunk runs, the packed weights of the next chunk are fetched.
+// Chunk `block` of one panel, packed at data, times tiles [begin, end); out is row 0 of the panel. While the last tile
+// runs, the packed weights of the next chunk are fetched.
 template <class F>
-static void shared_panel(const uint8_t* data, const QuantRows& a, int begin, int end, float (*acc)[32], const PanelOut& out) {
+static void chunk_product(const uint8_t* data, const uint8_t* next, const QuantRows& a, int block, int begin, int end,
+                          float* out, ptrdiff_t ldout, int columns, bool accumulate) {
     using U = UnpackedOf<F>;
     alignas(64) uint8_t chunk[kChunkBlocks * U::block_bytes];
-    const int blocks = a.k / 32;
-    for (int block = 0; block < blocks; block += kChunkBlocks) {
-        const int count = blocks - block < kChunkBlocks ? blocks - block : kChunkBlocks;
-        const uint8_t* next = data;
-        for (int i = 0; i < count; i += 8, next += F::chunk_bytes)
-            unpack_chunk<F>(next, count - i < 8 ? count - i : 8, chunk + i * U::block_bytes);
-        if (count % 8) next -= (8 - count % 8) * F::block_bytes;
-        data = next;
-        float(*to)[32] = acc;
-        for (int t = begin; t < end; t++) {
-            int mr;
-            const TileRows rows = tile_rows(a, t, block, mr);
-            const ptrdiff_t start = tile_start(a.num_rows, t);
-            if (block == 0) __builtin_memset(to, 0, sizeof(to[0]) * mr);
-            const bool last = block + count == blocks;
-            if (last)  // a row of the output is two lines, far from the next row's
-                for (int r = 0; r < mr; r++)
-                    for (int line = 0; line < 2; line++) __builtin_prefetch(out.data + (start + r) * out.ld + 16 * line, 1);
-            if (t + 1 == end) kTiles<U, F::block_bytes>[mr - 1](chunk, rows, count, to, next);
-            else kTiles<U>[mr - 1](chunk, rows, count, to, next);
-            if (last) finish_tile(to, mr, out.columns, out.data + start * out.ld, out.ld, out.accumulate);
-            to += mr;
-        }
+    alignas(64) float acc[kTileRows][32];
+    const int count = a.k / 32 - block < kChunkBlocks ? a.k / 32 - block : kChunkBlocks;
+    for (int i = 0; i < count; i += 8, data += F::chunk_bytes)
+        unpack_chunk<F>(data, count - i < 8 ? count - i : 8, chunk + i * U::block_bytes);
+    for (int t = begin; t < end; t++) {
+        int mr;
+        const TileRows rows = tile_rows(a, t, block, mr);
+        float* to = out + tile_start(a.num_rows, t) * ldout;
+        if (accumulate) load_rows(acc, to, ldout, mr, columns);
+        else clear_rows(acc, mr);
+        (t + 1 < end ? kTiles<U> : kTiles<U, F::block_bytes>)[mr - 1](chunk, rows, count, acc, next);
+        store_rows(acc, to, ldout, mr, columns);
     }
 }
 
 template <class F>
 static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_begin, int panel_end, float* out,
                         ptrdiff_t ldout, bool accumulate) {
-    const int tiles = num_tiles(a.num_rows);
-    alignas(64) float acc[kSharedTiles * kTileRows][32];
-    for (int panel = panel_begin; panel < panel_end; panel++) {
-        const uint8_t* data = w.data + panel * w.panel_bytes;
-        const int first = panel * kPanelColumns, columns = w.n - first < kPanelColumns ? w.n - first : kPanelColumns;
-        if (a.num_rows <= kDirectRows) {
+    const int tiles = num_tiles(a.num_rows), blocks = w.k / 32;
+    auto columns_of = [&](int panel) { return w.n - panel * kPanelColumns < kPanelColumns ? w.n - panel * kPanelColumns : kPanelColumns; };
+    if (a.num_rows <= kDirectRows) {
+        alignas(64) float acc[kTileRows][32];
+        for (int panel = panel_begin; panel < panel_end; panel++) {
             int mr;
             const TileRows rows = tile_rows(a, 0, 0, mr);
-            __builtin_memset(acc, 0, sizeof(acc[0]) * mr);
-            kTiles<F>[mr - 1](data, rows, a.k / 32, acc, nullptr);
-            finish_tile(acc, mr, columns, out + first, ldout, accumulate);
-            continue;
+            float* to = out + panel * kPanelColumns;
+            if (accumulate) load_rows(acc, to, ldout, mr, columns_of(panel));
+            else clear_rows(acc, mr);
+            kTiles<F>[mr - 1](w.data + panel * w.panel_bytes, rows, blocks, acc, nullptr);
+            store_rows(acc, to, ldout, mr, columns_of(panel));
         }
-        for (int t = 0; t < tiles; t += kSharedTiles)
-            shared_panel<F>(data, a, t, t + kSharedTiles < tiles ? t + kSharedTiles : tiles, acc, {out + first, ldout, columns, accumulate});
+        return;
     }
+    // a row has 32 bytes and 9 numbers per block
+    const int tile_bytes = kTileRows * (32 + 9 * 4) * (blocks < kChunkBlocks ? blocks : kChunkBlocks);
+    const int step = kRowBlockBytes / tile_bytes;
+    for (int t = 0; t < tiles; t += step)
+        for (int block = 0; block < blocks; block += kChunkBlocks)
+            for (int panel = panel_begin; panel < panel_end; panel++) {
+                const uint8_t* data = w.data + panel * w.panel_bytes + block / 8 * F::chunk_bytes;
+                const uint8_t* next = panel + 1 < panel_end ? data + w.panel_bytes
+                                      : block + kChunkBlocks < blocks ? w.data + panel_begin * w.panel_bytes + (block + kChunkBlocks) / 8 * F::chunk_bytes
+                                                                      : data;
+                chunk_product<F>(data, next, a, block, t, t + step < tiles ? t + step : tiles, out + panel * kPanelColumns, ldout,
+                                 columns_of(panel), accumulate || block > 0);
+            }
 }
 
 static void gemm_quant(const PackedMatrix& w, const QuantRows& a, int panel_begin, int panel_end, float* out,
@@ -368,7 +367,9 @@ static void gemm_float(const PackedMatrix& w, const float* x, ptrdiff_t ldx, int
             if (w.type == 0) float_rows<0, kFloatRows>(data, w.k, rows, ldx, count, acc);
             else if (w.type == 1) float_rows<1, kFloatRows>(data, w.k, rows, ldx, count, acc);
             else float_rows<30, kFloatRows>(data, w.k, rows, ldx, count, acc);
-            finish_tile(acc, count, columns, out + m * ldout + first, ldout, accumulate);
+            float* to = out + m * ldout + first;
+            for (int r = 0; r < count; r++, to += ldout)
+                for (int c = 0; c < columns; c++) to[c] = accumulate ? to[c] + acc[r][c] : acc[r][c];
         }
     }
 }

@@ -62,7 +62,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
         V16 part[MR][2];
 #pragma GCC unroll 4
         for (int r = 0; r < MR; r++) part[r][0] = part[r][1] = set1(0);
-        for (int b = 0; b < count; b++, block += P::block_bytes, a += 32 * MR, f += 5 * MR, o += 5 * MR) {
+        for (int b = 0; b < count; b++, block += P::block_bytes, a += 32 * MR, f += 5 * MR, o += 4 * MR) {
             const uint8_t* quants = block + P::scale_bytes;
             for (int line = 0; line < P::block_bytes; line += 64) _mm_prefetch((const char*)block + 2048 + line, _MM_HINT_T0);
 #pragma GCC unroll 2
@@ -72,7 +72,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
                 __m512i dot[MR][2][kChains];
 #pragma GCC unroll 4
                 for (int r = 0; r < MR; r++) {
-                    dot[r][0][0] = dot[r][1][0] = kSlices == 2 ? first_start<P>(o + 4 * MR + r, o + r) : slice_start<P>(magic + r, neg_sum + r);
+                    dot[r][0][0] = dot[r][1][0] = kSlices == 2 ? first_start<P>(o + 3 * MR + r, o + r) : slice_start<P>(magic + r, neg_sum + r);
                     if constexpr (kChains == 2)
                         dot[r][0][1] = dot[r][1][1] = kSlices == 2 ? slice_start<P>(magic + r, neg_sum + r) : _mm512_setzero_si512();
                 }
@@ -92,10 +92,10 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
                     if (kSlices == 2 && slice == 0) {
 #pragma GCC unroll 4
                         for (int r = 0; r < MR; r++) {
-                            const __m512i left = _mm512_set1_epi32(o[2 * MR + r]), right = _mm512_set1_epi32(o[3 * MR + r]);
+                            const __m512i right = _mm512_set1_epi32(o[2 * MR + r]);
 #pragma GCC unroll 2
                             for (int h = 0; h < 2; h++) {
-                                dot[r][h][0] = _mm512_srav_epi32(_mm512_sllv_epi32(dot[r][h][0], left), right);
+                                dot[r][h][0] = _mm512_srav_epi32(_mm512_slli_epi32(dot[r][h][0], kMaxLeft), right);
                                 if constexpr (kChains == 1) dot[r][h][0] = _mm512_add_epi32(dot[r][h][0], slice_start<P>(magic + r, neg_sum + r));
                             }
                         }
@@ -125,8 +125,8 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
 
 constexpr int kDirectRows = 4;  // products of more rows unpack the weights first
 
-template <class P, int MR>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
+template <class P, int MR, int Ahead>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t* next) {
     if constexpr (P::packed) tile_of_few<P, MR>(w, rows, num_blocks, acc);
-    else tile_of_rows<P, MR>(w, rows, num_blocks, acc);
+    else tile_of_rows<P, MR, Ahead>(w, rows, num_blocks, acc, next);
 }

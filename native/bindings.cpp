@@ -2,9 +2,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "model.h"
+#include "sentencepiece.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -109,6 +111,15 @@ NB_MODULE(_native, m) {
                  new (self) Limits{num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads};
              },
              "num_blocks"_a, "block_size"_a, "max_num_batched_tokens"_a, "max_num_seqs"_a, "max_model_len"_a, "num_threads"_a);
+    nb::class_<SentencePiece>(m, "SentencePiece")
+        .def("__init__",
+             [](SentencePiece* self, nb::bytes text, Array<int64_t> ends, Array<float> scores, Array<int32_t> types, int unknown_id) {
+                 new (self) SentencePiece(std::string(text.c_str(), text.size()), {ends.data(), ends.data() + ends.size()},
+                                          {scores.data(), scores.data() + scores.size()},
+                                          {types.data(), types.data() + types.size()}, unknown_id);
+             },
+             "text"_a, "ends"_a, "scores"_a, "types"_a, "unknown_id"_a)
+        .def("encode", &SentencePiece::encode, "text"_a, nb::call_guard<nb::gil_scoped_release>());
     nb::class_<Model>(m, "Model")
         .def(nb::init<ModelSpec, Limits>(), "spec"_a, "limits"_a)
         // keep_alive: the embedding is read from the caller's memory

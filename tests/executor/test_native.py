@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+import inferd._native as _native
 from inferd.errors import UnsupportedModelError
-from inferd.executors import _native
 from inferd.executors.native import NativeExecutor
 from inferd.executors.reference import ReferenceExecutor
 from inferd.quantization.types import TensorType

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 from inferd.errors import MalformedFileError, UnsupportedModelError
 from inferd.models.checkpoint import TokenizerSource
@@ -130,7 +131,12 @@ def test_lone_surrogates_become_replacement_characters() -> None:
 
 def test_directory_tokenizer_equals_the_gguf_one(tmp_path: Path) -> None:
     gguf_form = build(byte_level())
-    engine = gguf_form._recognising
+    vocab = {token: i for i, token in enumerate(byte_level()["tokenizer.ggml.tokens"])}
+    engine = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, [("a", "b")]))
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = tokenizers.decoders.ByteLevel()
+    engine.add_tokens([tokenizers.AddedToken("<tool>", normalized=False)])
+    engine.add_special_tokens([tokenizers.AddedToken("<|endoftext|>", normalized=False, special=True)])
     (tmp_path / "tokenizer.json").write_text(engine.to_str(), "utf-8")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<|endoftext|>"}}))
     tokenizer = load_tokenizer(TokenizerSource(directory=tmp_path), 300)

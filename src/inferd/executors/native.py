@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+import inferd._native as _native
 from inferd.errors import UnsupportedModelError
-from inferd.executors import _native
 from inferd.executors.base import F32, StepBatch, StepResult
 from inferd.executors.reference import inverse_frequencies
 from inferd.models.checkpoint import Checkpoint

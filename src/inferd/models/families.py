@@ -14,6 +14,7 @@ from inferd.models.spec import DecoderSpec, layer_tensor_names
 Source = Literal["gguf", "hf"]
 
 MAX_LAYERS = 1024
+MAX_HEAD_DIM = 512
 
 # architecture (GGUF general.architecture and Hugging Face model_type) -> module of inferd.models
 FAMILIES = {
@@ -124,7 +125,7 @@ def common_from_gguf(get: Gguf) -> dict[str, Any]:
     hidden = get.integer("embedding_length")
     if num_heads == 0:
         raise MalformedFileError(f"{get.architecture}.attention.head_count is 0")
-    head_dim = get.integer("attention.key_length", hidden // num_heads)
+    head_dim = get.integer("attention.key_length", hidden // num_heads, limit=MAX_HEAD_DIM)
     if get.integer("attention.value_length", head_dim) != head_dim:
         raise UnsupportedModelError(f"{get.architecture}.attention.value_length differs from the key length")
     return {
@@ -192,7 +193,7 @@ def common_from_hf(config: Hf) -> dict[str, Any]:
     num_heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
     if num_heads == 0:
         raise MalformedFileError("config.json: num_attention_heads is 0")
-    head_dim = config.integer("head_dim", hidden // num_heads)
+    head_dim = config.integer("head_dim", hidden // num_heads, limit=MAX_HEAD_DIM)
     return {
         "vocab_size": config.integer("vocab_size"),
         "hidden_size": hidden,

@@ -11,7 +11,7 @@ import numpy as np
 
 from inferd.errors import InvalidRequestError, MalformedFileError, UnsupportedModelError
 from inferd.models.checkpoint import Checkpoint, TokenizerSource
-from inferd.models.families import MAX_LAYERS, Gguf, Hf, TensorRef, family_of
+from inferd.models.families import MAX_HEAD_DIM, MAX_LAYERS, Gguf, Hf, TensorRef, family_of
 from inferd.models.gguf import read_gguf
 from inferd.models.safetensors_dir import read_json, read_model_directory
 from inferd.models.spec import DecoderSpec, tensor_names
@@ -19,7 +19,6 @@ from inferd.quantization.formats import dequantize_weight
 from inferd.quantization.types import TensorType, Weight
 from inferd.types import SamplingParams
 
-MAX_HEAD_DIM = 512
 # divisors of the RoPE frequencies that GGUF keeps as tensors: llama3's, and longrope's for the original context
 _ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight")
 # tensors that say nothing new: frequencies, and the head of a tied model

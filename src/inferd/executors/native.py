@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import inferd._native as _native
-from inferd.errors import UnsupportedModelError
+from inferd.errors import ConfigError, UnsupportedModelError
 from inferd.executors.base import F32, StepBatch, StepResult
 from inferd.executors.reference import inverse_frequencies
 from inferd.models.checkpoint import Checkpoint
@@ -23,8 +24,15 @@ Progress = Callable[[int, int], None]
 
 
 def cpu_info() -> dict[str, Any]:
-    """The instruction set the kernels run with, and those they could: {"isa": str, "available": [str, ...]}."""
-    return {"isa": _native.isa(), "available": _native.available_isas().split(",")}
+    """The instruction set the kernels run with, and those they could: {"isa": str, "available": [str, ...]}.
+
+    Raises ConfigError when INFERD_ISA names one that this CPU cannot run.
+    """
+    try:
+        isa = _native.isa()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return {"isa": isa, "available": _native.available_isas().split(",")}
 
 
 class NativeExecutor:
@@ -47,6 +55,7 @@ class NativeExecutor:
         num_threads: int,
         progress: Progress | None = None,
     ) -> None:
+        cpu_info()
         self._spec = checkpoint.spec
         self._num_blocks = num_blocks
         self._block_size = block_size
@@ -76,6 +85,7 @@ class NativeExecutor:
             if progress:
                 progress(done, total)
         self._model.finish()
+        _release_pages(checkpoint)
 
     @property
     def spec(self) -> DecoderSpec:
@@ -184,6 +194,19 @@ def _misfit(batch: StepBatch) -> str:
             if got != kind or not array.flags.c_contiguous:
                 return f"step: {name}: must be C-contiguous {kind[0]} of {kind[1]} dimensions, got {got[0]} of {got[1]}"
     return "step: an array does not fit"
+
+
+def _release_pages(checkpoint: Checkpoint) -> None:
+    """Takes the mapped file out of resident memory: its weights are packed now. What is read again comes back."""
+    released: set[int] = set()
+    for weight in checkpoint.weights.values():
+        base: Any = weight.data
+        while isinstance(base, np.ndarray):
+            base = base.base
+        mapped = base.obj if isinstance(base, memoryview) else base
+        if isinstance(mapped, mmap.mmap) and id(mapped) not in released:
+            released.add(id(mapped))
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _native_spec(spec: DecoderSpec) -> Any:

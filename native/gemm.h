@@ -16,9 +16,9 @@
 //            slice 1: c = e1 - e0, dot = (c >= 0 ? dot0 << c : (dot0 + (1 << (-c - 1))) >> -c) + dot1
 //     part = fma(float(dot), w_scale * 2^-e, part)                  e of the sub-block's last slice
 //     part = fma(w_min, sum over its slices of 2^-e * sum(a), part)  types with minima only; the sum is exact
-// and then acc = fma(part, s, acc). w_scale and w_min are exact in fp32 (K types: product of an fp16 and a small
+// and then acc = fma(part, s, acc). acc starts from 0, or from the output when it is to be added to. w_scale and w_min are exact in fp32 (K types: product of an fp16 and a small
 // integer). Float types:
-//     acc = fma(x[k], w[k], acc)                                    k ascending
+//     acc = fma(x[k], w[k], acc)                                    k ascending, from 0; output + acc at the end
 #pragma once
 
 #include <cstddef>
@@ -65,14 +65,14 @@ void pack(int type, const uint8_t* rows, size_t row_bytes, int n, int k, int pan
 
 // int8 rows, tile-packed: num_rows are cut evenly into ceil(num_rows / 12) tiles; tile t holds rows
 // [num_rows*t/T, num_rows*(t+1)/T), mr of them from `start`. Element (m, k): q[start*K + (k/4)*mr*4 + (m-start)*4 + k%4].
-// Per group: scale at start*num_groups(K) + group*mr + (m-start). Per 32 k, five numbers each as [5][mr] at
-// (start*(K/32) + block*mr) * 5:
+// Per group: scale at start*num_groups(K) + group*mr + (m-start). Per 32 k, factors as [5][mr] at
+// (start*(K/32) + block*mr) * 5 and offsets as [4][mr] at (start*(K/32) + block*mr) * 4:
 struct QuantRows {
     int num_rows, k;
     int8_t* q;
     float* scale;
     float* factors;    // 1.5 * 2^23 * 2^-e of slice 0, of slice 1; 2^-e * sum(a) of slice 0, of slice 1, of both
-    int32_t* offsets;  // -sum(a) of slice 0, of slice 1; the shift of dot0 to the left, to the right, and its rounding
+    int32_t* offsets;  // -sum(a) of slice 0, of slice 1; 6 - c, the shift to the right of dot0 << 6; the rounding of dot0
 };
 
 inline int num_groups(int k) { return (k + kGroup - 1) / kGroup; }

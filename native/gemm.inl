@@ -116,8 +116,9 @@ static void unpack_chunk(const uint8_t* header, int num_blocks, uint8_t* out) {
         const uint8_t* quants = block + F::scale_bytes;
         uint8_t* to = out + U::scale_bytes;
         if constexpr (F::bits == 8) {
-            __builtin_memcpy(to, quants, 1024);
+            for (int i = 0; i < 1024; i += 64) __builtin_memcpy(to + i, quants + i, 64);  // in line
         } else {
+#pragma GCC unroll 4
             for (int pair = 0; pair < 4; pair++)
                 for (int h = 0; h < 2; h++)
                     unpack_line(quants + pair * 128 + h * 64, to + pair * 256 + h * 64, to + pair * 256 + 128 + h * 64);
@@ -138,18 +139,21 @@ static inline float unit_of(float magic) {
     return __builtin_bit_cast(float, (__builtin_bit_cast(int32_t, magic) & 0x7F800000) - (23 << 23));
 }
 
-static inline void finish_tile(const float (*acc)[32], int mr, int columns, float* out, ptrdiff_t ldout, bool accumulate) {
-    for (int r = 0; r < mr; r++) {
-        float* row = out + r * ldout;
-        if (columns == 32) {
-            for (int h = 0; h < 32; h += 16) {
-                V16 y = load(acc[r] + h);
-                store(row + h, accumulate ? add(load(row + h), y) : y);
-            }
-        } else {
-            for (int c = 0; c < columns; c++) row[c] = accumulate ? row[c] + acc[r][c] : acc[r][c];
-        }
+// The caller's rows of one panel: mr rows of `columns` floats, ld apart.
+static inline void load_rows(float (*acc)[32], const float* out, ptrdiff_t ld, int mr, int columns) {
+    for (int r = 0; r < mr; r++, out += ld) {
+        if (columns == 32) store(acc[r], load(out)), store(acc[r] + 16, load(out + 16));
+        else for (int c = 0; c < columns; c++) acc[r][c] = out[c];
     }
+}
+static inline void store_rows(const float (*acc)[32], float* out, ptrdiff_t ld, int mr, int columns) {
+    for (int r = 0; r < mr; r++, out += ld) {
+        if (columns == 32) store(out, load(acc[r])), store(out + 16, load(acc[r] + 16));
+        else for (int c = 0; c < columns; c++) out[c] = acc[r][c];
+    }
+}
+static inline void clear_rows(float (*acc)[32], int mr) {
+    for (int r = 0; r < mr; r++) store(acc[r], set1(0)), store(acc[r] + 16, set1(0));
 }
 
 #if defined(__AVX512F__)
@@ -161,8 +165,8 @@ static inline void finish_tile(const float (*acc)[32], int mr, int columns, floa
 constexpr int kDirectRows = 12;
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks of a panel; w is at a multiple of 8 blocks
-template <class P, int MR>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
+template <class P, int MR, int Ahead>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
     for (int r = 0; r < MR; r++) {
         float part[32] = {};
         for (int block = 0; block < num_blocks; block++) {
@@ -170,7 +174,7 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
             const uint8_t* quants = at + P::scale_bytes;
             const int8_t* a = rows.q + (ptrdiff_t)block * 32 * MR + r * 4;
             const float* f = rows.factors + (ptrdiff_t)block * 5 * MR + r;
-            const int32_t* o = rows.offsets + (ptrdiff_t)block * 5 * MR + r;
+            const int32_t* o = rows.offsets + (ptrdiff_t)block * 4 * MR + r;
             int32_t dot[2][32];
             for (int slice = 0; slice < 2; slice++)
                 for (int c = 0; c < 32; c++) {
@@ -188,7 +192,7 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
                     const V16 w_scale = mul(P::scale(header, at, s, h), set1(unit)), w_min = P::has_min ? P::min(header, at, s, h) : set1(0);
                     for (int c = 16 * h; c < 16 * h + 16; c++) {
                         int32_t total = dot[last][c];
-                        if (P::sub == 32) total += (dot[0][c] * (1 << o[2 * MR]) + o[4 * MR]) >> o[3 * MR];
+                        if (P::sub == 32) total += ((dot[0][c] + o[3 * MR]) * (1 << kMaxLeft)) >> o[2 * MR];
                         part[c] = (float)total * w_scale.v[c - 16 * h] + part[c];
                         if (P::has_min) part[c] = w_min.v[c - 16 * h] * sum + part[c];
                     }
@@ -204,21 +208,24 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
 
 #endif
 
-using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32]);
+using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32], const uint8_t*);
 
 // Only what the choice between packed and unpacked weights can reach is compiled.
-template <class P, int MR>
+template <class P, int MR, int Ahead>
 constexpr Tile tile_or_none() {
-    if constexpr (P::packed ? MR <= kDirectRows : MR > kDirectRows || MR >= kTileRows / 2) return tile<P, MR>;
+    if constexpr (P::packed ? MR <= kDirectRows : MR > kDirectRows || MR >= kTileRows / 2) return tile<P, MR, Ahead>;
     return nullptr;
 }
-template <class P>
+template <class P, int Ahead = 0>
 constexpr Tile kTiles[kTileRows] = {
-    tile_or_none<P, 1>(), tile_or_none<P, 2>(), tile_or_none<P, 3>(), tile_or_none<P, 4>(),  tile_or_none<P, 5>(),  tile_or_none<P, 6>(),
-    tile_or_none<P, 7>(), tile_or_none<P, 8>(), tile_or_none<P, 9>(), tile_or_none<P, 10>(), tile_or_none<P, 11>(), tile_or_none<P, 12>()};
+    tile_or_none<P, 1, Ahead>(), tile_or_none<P, 2, Ahead>(),  tile_or_none<P, 3, Ahead>(),  tile_or_none<P, 4, Ahead>(),
+    tile_or_none<P, 5, Ahead>(), tile_or_none<P, 6, Ahead>(),  tile_or_none<P, 7, Ahead>(),  tile_or_none<P, 8, Ahead>(),
+    tile_or_none<P, 9, Ahead>(), tile_or_none<P, 10, Ahead>(), tile_or_none<P, 11, Ahead>(), tile_or_none<P, 12, Ahead>()};
 
-// Tiles that share one unpacking, and K-blocks unpacked at a time.
-constexpr int kSharedTiles = 32, kChunkBlocks = 32;
+// K-blocks unpacked at a time: 64 make 80 KiB, and a tile long enough to hide its start and end.
+constexpr int kChunkBlocks = 64;
+// Activations of one row block and chunk stay in the second-level cache while all panels pass.
+constexpr int kRowBlockBytes = 512 << 10;
 
 // Rows of tile t from K-block `block` on, and their number.
 static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) {
@@ -226,51 +233,62 @@ static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) 
     mr = tile_start(a.num_rows, t + 1) - (int)start;
     const ptrdiff_t at = start * blocks + (ptrdiff_t)block * mr;
     return {a.q + at * 32, a.scale + start * num_groups(a.k) + (ptrdiff_t)block / (kGroup / 32) * mr, a.factors + at * 5,
-            a.offsets + at * 5};
+            a.offsets + at * 4};
 }
 
-// One panel for tiles [begin, end), unpacked chunk by chunk; acc holds the tiles one after the other.
+// Chunk `block` of one panel, packed at data, times tiles [begin, end); out is row 0 of the panel. While the last tile
+// runs, the packed weights of the next chunk are fetched.
 template <class F>
-static void shared_panel(const uint8_t* data, const QuantRows& a, int begin, int end, float (*acc)[32]) {
+static void chunk_product(const uint8_t* data, const uint8_t* next, const QuantRows& a, int block, int begin, int end,
+                          float* out, ptrdiff_t ldout, int columns, bool accumulate) {
     using U = UnpackedOf<F>;
     alignas(64) uint8_t chunk[kChunkBlocks * U::block_bytes];
-    const int blocks = a.k / 32;
-    for (int block = 0; block < blocks; block += kChunkBlocks) {
-        const int count = blocks - block < kChunkBlocks ? blocks - block : kChunkBlocks;
-        for (int i = 0; i < count; i += 8)
-            unpack_chunk<F>(data + (block + i) / 8 * F::chunk_bytes, count - i < 8 ? count - i : 8, chunk + i * U::block_bytes);
-        float(*to)[32] = acc;
-        for (int t = begin; t < end; t++) {
-            int mr;
-            const TileRows rows = tile_rows(a, t, block, mr);
-            kTiles<U>[mr - 1](chunk, rows, count, to);
-            to += mr;
-        }
+    alignas(64) float acc[kTileRows][32];
+    const int count = a.k / 32 - block < kChunkBlocks ? a.k / 32 - block : kChunkBlocks;
+    for (int i = 0; i < count; i += 8, data += F::chunk_bytes)
+        unpack_chunk<F>(data, count - i < 8 ? count - i : 8, chunk + i * U::block_bytes);
+    for (int t = begin; t < end; t++) {
+        int mr;
+        const TileRows rows = tile_rows(a, t, block, mr);
+        float* to = out + tile_start(a.num_rows, t) * ldout;
+        if (accumulate) load_rows(acc, to, ldout, mr, columns);
+        else clear_rows(acc, mr);
+        (t + 1 < end ? kTiles<U> : kTiles<U, F::block_bytes>)[mr - 1](chunk, rows, count, acc, next);
+        store_rows(acc, to, ldout, mr, columns);
     }
 }
 
 template <class F>
 static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_begin, int panel_end, float* out,
                         ptrdiff_t ldout, bool accumulate) {
-    const int tiles = num_tiles(a.num_rows);
-    alignas(64) float acc[kSharedTiles * kTileRows][32];
-    for (int panel = panel_begin; panel < panel_end; panel++) {
-        const uint8_t* data = w.data + panel * w.panel_bytes;
-        const int first = panel * kPanelColumns, columns = w.n - first < kPanelColumns ? w.n - first : kPanelColumns;
-        for (int t = 0; t < tiles; t += kSharedTiles) {
-            const int t_end = t + kSharedTiles < tiles ? t + kSharedTiles : tiles;
-            const int start = tile_start(a.num_rows, t), count = tile_start(a.num_rows, t_end) - start;
-            __builtin_memset(acc, 0, sizeof(acc[0]) * count);
-            if (a.num_rows <= kDirectRows) {
-                int mr;
-                const TileRows rows = tile_rows(a, 0, 0, mr);
-                kTiles<F>[mr - 1](data, rows, a.k / 32, acc);
-            } else {
-                shared_panel<F>(data, a, t, t_end, acc);
-            }
-            finish_tile(acc, count, columns, out + start * ldout + first, ldout, accumulate);
+    const int tiles = num_tiles(a.num_rows), blocks = w.k / 32;
+    auto columns_of = [&](int panel) { return w.n - panel * kPanelColumns < kPanelColumns ? w.n - panel * kPanelColumns : kPanelColumns; };
+    if (a.num_rows <= kDirectRows) {
+        alignas(64) float acc[kTileRows][32];
+        for (int panel = panel_begin; panel < panel_end; panel++) {
+            int mr;
+            const TileRows rows = tile_rows(a, 0, 0, mr);
+            float* to = out + panel * kPanelColumns;
+            if (accumulate) load_rows(acc, to, ldout, mr, columns_of(panel));
+            else clear_rows(acc, mr);
+            kTiles<F>[mr - 1](w.data + panel * w.panel_bytes, rows, blocks, acc, nullptr);
+            store_rows(acc, to, ldout, mr, columns_of(panel));
         }
+        return;
     }
+    // a row has 32 bytes and 9 numbers per block
+    const int tile_bytes = kTileRows * (32 + 9 * 4) * (blocks < kChunkBlocks ? blocks : kChunkBlocks);
+    const int step = kRowBlockBytes / tile_bytes;
+    for (int t = 0; t < tiles; t += step)
+        for (int block = 0; block < blocks; block += kChunkBlocks)
+            for (int panel = panel_begin; panel < panel_end; panel++) {
+                const uint8_t* data = w.data + panel * w.panel_bytes + block / 8 * F::chunk_bytes;
+                const uint8_t* next = panel + 1 < panel_end ? data + w.panel_bytes
+                                      : block + kChunkBlocks < blocks ? w.data + panel_begin * w.panel_bytes + (block + kChunkBlocks) / 8 * F::chunk_bytes
+                                                                      : data;
+                chunk_product<F>(data, next, a, block, t, t + step < tiles ? t + step : tiles, out + panel * kPanelColumns, ldout,
+                                 columns_of(panel), accumulate || block > 0);
+            }
 }
 
 static void gemm_quant(const PackedMatrix& w, const QuantRows& a, int panel_begin, int panel_end, float* out,
@@ -349,7 +367,9 @@ static void gemm_float(const PackedMatrix& w, const float* x, ptrdiff_t ldx, int
             if (w.type == 0) float_rows<0, kFloatRows>(data, w.k, rows, ldx, count, acc);
             else if (w.type == 1) float_rows<1, kFloatRows>(data, w.k, rows, ldx, count, acc);
             else float_rows<30, kFloatRows>(data, w.k, rows, ldx, count, acc);
-            finish_tile(acc, count, columns, out + m * ldout + first, ldout, accumulate);
+            float* to = out + m * ldout + first;
+            for (int r = 0; r < count; r++, to += ldout)
+                for (int c = 0; c < columns; c++) to[c] = accumulate ? to[c] + acc[r][c] : acc[r][c];
         }
     }
 }

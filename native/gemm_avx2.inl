@@ -50,9 +50,8 @@ static inline void sub_block_dots(const uint8_t* column, int s, const int8_t* a,
         if (kSlices == 2 && slice == 0)
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) {
-                const __m256i left = _mm256_set1_epi32(o[2 * mr + r]), right = _mm256_set1_epi32(o[3 * mr + r]);
-                const __m256i rounded = _mm256_add_epi32(_mm256_sllv_epi32(dot[r], left), _mm256_set1_epi32(o[4 * mr + r]));
-                dot[r] = _mm256_srav_epi32(rounded, right);
+                const __m256i rounded = _mm256_add_epi32(dot[r], _mm256_set1_epi32(o[3 * mr + r]));
+                dot[r] = _mm256_srav_epi32(_mm256_slli_epi32(rounded, kMaxLeft), _mm256_set1_epi32(o[2 * mr + r]));
             }
     }
 }
@@ -66,7 +65,7 @@ static void some_rows(const uint8_t* w, TileRows rows, int mr, int num_blocks, f
         const uint8_t *header = w + block / 8 * P::chunk_bytes, *at = header + P::header_bytes + block % 8 * P::block_bytes;
         const int8_t* a = rows.q + (ptrdiff_t)block * 32 * mr;
         const float* f = rows.factors + (ptrdiff_t)block * 5 * mr;
-        const int32_t* o = rows.offsets + (ptrdiff_t)block * 5 * mr;
+        const int32_t* o = rows.offsets + (ptrdiff_t)block * 4 * mr;
         if (block % (kGroup / 32) == 0)
             for (int r = 0; r < R; r++) store(part[r], set1(0)), store(part[r] + 16, set1(0));
         for (int s = 0; s < 32 / P::sub; s++)
@@ -94,8 +93,8 @@ static void some_rows(const uint8_t* w, TileRows rows, int mr, int num_blocks, f
 constexpr int kDirectRows = 12;
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks of a panel; w is at a multiple of 8 blocks
-template <class P, int MR>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
+template <class P, int MR, int Ahead>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
     int r = 0;
     auto rest = [&] { return TileRows{rows.q + 4 * r, rows.scale + r, rows.factors + r, rows.offsets + r}; };
     for (; r + 4 <= MR; r += 4) some_rows<P, 4>(w, rest(), MR, num_blocks, acc + r);

@@ -21,6 +21,13 @@
 
 #define INFERD_WEIGHTS(Q) "vmovdqa64 %c[quants] + " #Q " * 128(%[w]), %%zmm24\nvmovdqa64 %c[quants] + " #Q " * 128 + 64(%[w]), %%zmm25\n"
 
+// lines of the packed weights of the next chunk, a quarter of a block's in each step
+#define INFERD_AHEAD_LINE(STEP, I) \
+    ".if " #STEP " * ((%c[ahead] + 255) / 256) + " #I " < (%c[ahead] + 63) / 64 && " #I " < (%c[ahead] + 255) / 256\n" \
+    "prefetcht0 (" #STEP " * ((%c[ahead] + 255) / 256) + " #I ") * 64(%[next])\n.endif\n"
+#define INFERD_AHEAD(STEP) \
+    INFERD_AHEAD_LINE(STEP, 0) INFERD_AHEAD_LINE(STEP, 1) INFERD_AHEAD_LINE(STEP, 2) INFERD_AHEAD_LINE(STEP, 3) INFERD_AHEAD_LINE(STEP, 4)
+
 #define INFERD_EVEN_QUAD(Q, X, Y)                                                                        \
     INFERD_WEIGHTS(Q) INFERD_DOT(Q, 0, 0, 1) INFERD_DOT(Q, 2, 4, 5) INFERD_DOT(Q, 4, 8, 9) X             \
     INFERD_DOT(Q, 6, 12, 13) INFERD_DOT(Q, 8, 16, 17) INFERD_DOT(Q, 10, 20, 21) Y
@@ -37,7 +44,11 @@
     INFERD_ODD_QUAD(Q2, POST(8, 16, 17), ) INFERD_ODD_QUAD(Q3, POST(10, 20, 21), )
 #define INFERD_EVEN_ROWS(OP) OP(0, 0, 1) OP(2, 4, 5) OP(4, 8, 9) OP(6, 12, 13) OP(8, 16, 17) OP(10, 20, 21)
 #define INFERD_ODD_ROWS(OP) OP(1, 2, 3) OP(3, 6, 7) OP(5, 10, 11) OP(7, 14, 15) OP(9, 18, 19) OP(11, 22, 23)
-#define INFERD_NOTHING(R, LO, HI)
+// zero part of two rows
+#define INFERD_CLEAR(R, LO, HI)                                                                                      \
+    "vpxord %%zmm29, %%zmm29, %%zmm29\n"                                                                             \
+    INFERD_IF_ROW(R) "vmovaps %%zmm29, " #R " * 128(%[p])\nvmovaps %%zmm29, " #R " * 128 + 64(%[p])\n" INFERD_END    \
+    "vmovaps %%zmm29, (" #R " - 1) * 128(%[p])\nvmovaps %%zmm29, (" #R " - 1) * 128 + 64(%[p])\n"
 
 // zmm29 = slice_start() of slice SLICE
 #define INFERD_SLICE_START(SLICE, R)                                                                                 \
@@ -53,7 +64,7 @@
     INFERD_IF_ROW(R) INFERD_SLICE_START(SLICE, R) "vmovdqa64 %%zmm29, " INFERD_Z(LO) "\nvmovdqa64 %%zmm29, " INFERD_Z(HI) "\n" INFERD_END
 #define INFERD_BEGIN_0(R, LO, HI)                                                                                    \
     ".if %c[two_slices]\n" INFERD_IF_ROW(R)                                                                          \
-    "vpbroadcastd (4 * %c[mr] + " #R ") * 4(%[o]), " INFERD_Z(LO) "\n"                                               \
+    "vpbroadcastd (3 * %c[mr] + " #R ") * 4(%[o]), " INFERD_Z(LO) "\n"                                               \
     ".if %c[zero]\n"                                                                                                 \
     "vpbroadcastd " #R " * 4(%[o]), %%zmm28\nvpslld $%c[zero], %%zmm28, %%zmm28\n"                                   \
     "vpaddd %%zmm28, " INFERD_Z(LO) ", " INFERD_Z(LO) "\n.endif\n"                                                   \
@@ -108,8 +119,7 @@
 #define INFERD_AFTER_0(R, LO, HI)                                                                                    \
     ".if %c[two_slices]\n" INFERD_IF_ROW(R)                                                                          \
     "vpbroadcastd (2 * %c[mr] + " #R ") * 4(%[o]), %%zmm29\n"                                                        \
-    "vpsllvd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpsllvd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"     \
-    "vpbroadcastd (3 * %c[mr] + " #R ") * 4(%[o]), %%zmm29\n"                                                        \
+    "vpslld $%c[left], " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpslld $%c[left], " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"     \
     "vpsravd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpsravd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"     \
     INFERD_SLICE_START(1, R)                                                                                         \
     "vpaddd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpaddd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"       \
@@ -121,25 +131,25 @@
 
 // the block whose first step of even rows has run, up to where its odd rows remain to be folded
 #define INFERD_BLOCK(FOLD)                                        \
-    INFERD_ODD_ROWS(INFERD_BEGIN_0) INFERD_SCALES_0               \
+    INFERD_AHEAD(0) INFERD_ODD_ROWS(INFERD_BEGIN_0) INFERD_SCALES_0 \
     INFERD_ODD_STEP(0, 1, 2, 3, INFERD_AFTER_0)                   \
-    INFERD_EVEN_ROWS(INFERD_BEGIN_1)                              \
+    INFERD_AHEAD(1) INFERD_AHEAD(2) INFERD_EVEN_ROWS(INFERD_BEGIN_1) \
     INFERD_EVEN_STEP(4, 5, 6, 7, INFERD_AFTER_0)                  \
-    INFERD_ODD_ROWS(INFERD_BEGIN_1) INFERD_SCALES_LAST            \
+    INFERD_AHEAD(3) INFERD_ODD_ROWS(INFERD_BEGIN_1) INFERD_SCALES_LAST \
     INFERD_ODD_STEP(4, 5, 6, 7, FOLD)                             \
-    "add $%c[block], %[w]\n"                                      \
-    "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 20, %[f]\nadd $%c[mr] * 20, %[o]\n"
+    "add $%c[block], %[w]\nadd $%c[ahead], %[next]\n"             \
+    "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 20, %[f]\nadd $%c[mr] * 16, %[o]\n"
 
-// acc[r] += product of the tile's rows with num_blocks K-blocks from w on
-template <class U, int MR>
-static void tile_of_rows(const uint8_t* w, TileRows rows, ptrdiff_t num_blocks, float (*acc)[32]) {
+// acc[r] += product of the tile's rows with num_blocks K-blocks from w on. Meanwhile the lines of as many blocks of
+// Ahead bytes from `next` on are fetched (0: none).
+template <class U, int MR, int Ahead>
+static void tile_of_rows(const uint8_t* w, TileRows rows, ptrdiff_t num_blocks, float (*acc)[32], const uint8_t* next) {
     static const float kMagicExponent = 23;
-    alignas(64) float part[MR][32];
-    __builtin_memset(part, 0, sizeof(part));
+    alignas(64) float part[12][32];
     ptrdiff_t group = 0;
     __asm__ volatile(
         INFERD_EVEN_ROWS(INFERD_BEGIN_0)
-        INFERD_EVEN_STEP(0, 1, 2, 3, INFERD_NOTHING)
+        INFERD_EVEN_STEP(0, 1, 2, 3, INFERD_CLEAR)
         "0:\n"
         "mov $%c[group_blocks], %[g]\ncmp %[n], %[g]\ncmovg %[n], %[g]\nsub %[g], %[n]\n"
         "1:\n"
@@ -159,9 +169,9 @@ static void tile_of_rows(const uint8_t* w, TileRows rows, ptrdiff_t num_blocks, 
         "3:\n"
         INFERD_ODD_ROWS(INFERD_FOLD_ACC_BACK)
         : [w] "+r"(w), [a] "+r"(rows.q), [f] "+r"(rows.factors), [o] "+r"(rows.offsets),
-          [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group)
+          [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group), [next] "+r"(next)
         : [p] "r"(part), [acc] "r"(acc), [e] "m"(kMagicExponent), [mr] "i"(MR),
-          [group_blocks] "i"(kGroup / 32), [zero] "i"(U::zero ? __builtin_ctz(U::zero | 1 << 30) : 0),
+          [group_blocks] "i"(kGroup / 32), [left] "i"(kMaxLeft), [ahead] "i"(Ahead), [zero] "i"(U::zero ? __builtin_ctz(U::zero | 1 << 30) : 0),
           [magic] "i"((int)U::magic), [two_slices] "i"(U::sub == 32 ? 1 : 0), [block] "i"(U::block_bytes), [quants] "i"(U::scale_bytes),
           [min] "i"(U::has_min ? 128 * (32 / U::sub) : 0)
         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",

@@ -21,9 +21,9 @@ constexpr double kRowsPerRead = 8;        // ... where this many rows take as lo
 // can be quantized apart. k_begin is a multiple of kGroup.
 QuantRows tile_part(const QuantRows& all, int tile, int k_begin, int k_size) {
     const ptrdiff_t start = tile_start(all.num_rows, tile), rows = tile_start(all.num_rows, tile + 1) - start;
-    const ptrdiff_t block = (start * (all.k / 32) + k_begin / 32 * rows) * 5;
-    return {(int)rows, k_size, all.q + start * all.k + k_begin * rows,
-            all.scale + start * num_groups(all.k) + k_begin / kGroup * rows, all.factors + block, all.offsets + block};
+    const ptrdiff_t block = start * (all.k / 32) + k_begin / 32 * rows;  // row blocks before the part
+    return {(int)rows, k_size, all.q + block * 32, all.scale + start * num_groups(all.k) + k_begin / kGroup * rows,
+            all.factors + block * 5, all.offsets + block * 4};
 }
 
 }  // namespace

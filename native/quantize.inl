@@ -2,13 +2,13 @@
 
 // What a row has at one 32-k block; see QuantRows.
 static inline void write_block_factors(const int* e, const int32_t* sums, float* factors, int32_t* offsets, int mr) {
-    const int c = e[1] - e[0], left = c > 0 ? c : 0, right = c < 0 ? -c : 0;
+    const int c = e[1] - e[0];
     const float unit[2] = {__builtin_bit_cast(float, (127 - e[0]) << 23), __builtin_bit_cast(float, (127 - e[1]) << 23)};
     const float scaled[2] = {unit[0] * (float)sums[0], unit[1] * (float)sums[1]};
     factors[0] = 12582912.0f * unit[0], factors[mr] = 12582912.0f * unit[1];
     factors[2 * mr] = scaled[0], factors[3 * mr] = scaled[1], factors[4 * mr] = scaled[0] + scaled[1];
     offsets[0] = -sums[0], offsets[mr] = -sums[1];
-    offsets[2 * mr] = left, offsets[3 * mr] = right, offsets[4 * mr] = (1 << right) >> 1;
+    offsets[2 * mr] = kMaxLeft - c, offsets[3 * mr] = c < 0 ? 1 << (-c - 1) : 0;
 }
 
 // One group of `size` k of one row; q, factors and offsets point at the row's first element of the group.
@@ -38,7 +38,7 @@ static inline float quantize_group(const float* x, int size, int8_t* q, float* f
     }
     for (int quad = 0; quad < size / 4; quad++) __builtin_memcpy(q + (ptrdiff_t)quad * 4 * mr, bytes + 4 * quad, 4);
     for (int block = 0; block < size / 32; block++)
-        write_block_factors(e + 2 * block, sums + 2 * block, factors + block * 5 * mr, offsets + block * 5 * mr, mr);
+        write_block_factors(e + 2 * block, sums + 2 * block, factors + block * 5 * mr, offsets + block * 4 * mr, mr);
     return zero ? 0 : largest_value / 127.0f;
 }
 
@@ -50,10 +50,10 @@ static void quantize_rows(const float* x, ptrdiff_t ldx, int row_begin, int row_
             const int r = m - start;
             for (int g = 0; g < groups; g++) {
                 const int first = g * kGroup, size = k - first < kGroup ? k - first : kGroup;
-                const ptrdiff_t block = ((ptrdiff_t)start * (k / 32) + (ptrdiff_t)(first / 32) * mr) * 5 + r;
+                const ptrdiff_t block = ((ptrdiff_t)start * (k / 32) + (ptrdiff_t)(first / 32) * mr);
                 out.scale[(ptrdiff_t)start * groups + (ptrdiff_t)g * mr + r] =
                     quantize_group(x + (ptrdiff_t)m * ldx + first, size, out.q + (ptrdiff_t)start * k + (ptrdiff_t)first * mr + r * 4,
-                                   out.factors + block, out.offsets + block, mr);
+                                   out.factors + block * 5 + r, out.offsets + block * 4 + r, mr);
             }
         }
     }

@@ -112,9 +112,8 @@ float multiply_add(bool fused, float a, float b, float c) {
     return fused ? std::fma(a, b, c) : product + c;
 }
 
-float twin_product(const PackedMatrix& w, int column, const TwinRow& row, bool fused) {
+float twin_product(const PackedMatrix& w, int column, const TwinRow& row, bool fused, float acc) {
     const Format& f = format_of(w.type);
-    float acc = 0;
     for (int group = 0; group * 128 < w.k; group++) {
         float part = 0;
         for (int block = group * 4; block < std::min(group * 4 + 4, w.k / 32); block++) {
@@ -198,9 +197,9 @@ void test_quantize(const KernelTable& table, const QuantRows& view, const std::v
             for (int g = 0; g < num_groups(view.k); g++)
                 ok &= same_bits(view.scale[(size_t)start * num_groups(view.k) + g * mr + r], row.scale[g]);
             for (int block = 0; block < view.k / 32; block++) {
-                const size_t at = ((size_t)start * (view.k / 32) + block * mr) * 5 + r;
-                const float* factors = view.factors + at;
-                const int32_t* offsets = view.offsets + at;
+                const size_t at = (size_t)start * (view.k / 32) + block * mr;
+                const float* factors = view.factors + at * 5 + r;
+                const int32_t* offsets = view.offsets + at * 4 + r;
                 int sum[2] = {};
                 for (int k = 0; k < 32; k++) sum[k / 16] += row.q[block * 32 + k];
                 const int *e = &row.e[2 * block], c = e[1] - e[0];
@@ -208,14 +207,15 @@ void test_quantize(const KernelTable& table, const QuantRows& view, const std::v
                 ok &= factors[0] == std::ldexp(1.5f, 23 - e[0]) && factors[mr] == std::ldexp(1.5f, 23 - e[1]);
                 ok &= factors[2 * mr] == scaled[0] && factors[3 * mr] == scaled[1] && factors[4 * mr] == scaled[0] + scaled[1];
                 ok &= offsets[0] == -sum[0] && offsets[mr] == -sum[1];
-                ok &= offsets[2 * mr] == std::max(c, 0) && offsets[3 * mr] == std::max(-c, 0) && offsets[4 * mr] == (c < 0 ? 1 << (-c - 1) : 0);
+                ok &= offsets[2 * mr] == kMaxLeft - c && offsets[3 * mr] == (c < 0 ? 1 << (-c - 1) : 0);
             }
         }
     }
     check(ok, "quantize", table.name, -1, view.k, view.num_rows);
 }
 
-void compare(const KernelTable& table, const PackedMatrix& w, int rows, const std::vector<float>& want, const auto& product) {
+// want: (kMaxRows, n) from 0, and added to 0.5
+void compare(const KernelTable& table, const PackedMatrix& w, int rows, const std::vector<float>& want, const std::vector<float>& added, const auto& product) {
     const int ldout = w.n + 3, middle = w.num_panels / 2;
     std::vector<float> out((size_t)rows * ldout, 0.5f);
     product(0, middle, out.data(), ldout, false);
@@ -232,7 +232,7 @@ void compare(const KernelTable& table, const PackedMatrix& w, int rows, const st
     product(0, w.num_panels, sum.data(), ldout, true);
     ok = true;
     for (int m = 0; m < rows; m++)
-        for (int n = 0; n < w.n; n++) ok &= same_bits(sum[(size_t)m * ldout + n], 0.5f + want[(size_t)m * w.n + n]);
+        for (int n = 0; n < w.n; n++) ok &= same_bits(sum[(size_t)m * ldout + n], added[(size_t)m * w.n + n]);
     check(ok, "accumulate", table.name, w.type, w.k, rows);
 }
 
@@ -269,15 +269,19 @@ void test_quant(const std::vector<const KernelTable*>& tables, int type, int k, 
     const std::vector<float> x = make_rows(pattern, k, ldx, random);
     std::vector<TwinRow> twin;
     for (int m = 0; m < kMaxRows; m++) twin.push_back(twin_quantize(x.data() + 1 + (size_t)m * ldx, k));
-    std::vector<float> want[2];
+    std::vector<float> want[2], added[2];
     for (int fused = 0; fused < 2; fused++)
         for (int m = 0; m < kMaxRows; m++)
-            for (int c = 0; c < n; c++) want[fused].push_back(twin_product(w, c, twin[m], fused));
+            for (int c = 0; c < n; c++) {
+                want[fused].push_back(twin_product(w, c, twin[m], fused, 0));
+                added[fused].push_back(twin_product(w, c, twin[m], fused, 0.5f));
+            }
     for (const KernelTable* table : tables)
         for (int rows = 1; rows <= kMaxRows; rows++) {
             const Quantized a(*table, x.data() + 1, ldx, rows, k);
             test_quantize(*table, a.view, twin);
-            compare(*table, w, rows, want[std::strcmp(table->name, "baseline") != 0], [&](int begin, int end, float* out, int ldout, bool accumulate) {
+            const int fused = std::strcmp(table->name, "baseline") != 0;
+            compare(*table, w, rows, want[fused], added[fused], [&](int begin, int end, float* out, int ldout, bool accumulate) {
                 table->gemm_quant(w, a.view, begin, end, out, ldout, accumulate);
             });
         }
@@ -299,7 +303,7 @@ void test_float(const std::vector<const KernelTable*>& tables, int type, int k, 
     const PackedMatrix w = make_packed(type, n, k, memory.data);
     pack(type, file.data(), (size_t)k * size, n, k, 0, w.num_panels, memory.data);
     const std::vector<float> x = make_rows(not_finite, k, ldx, random);
-    std::vector<float> row(k), want[2];
+    std::vector<float> row(k), want[2], added[2];
     for (int fused = 0; fused < 2; fused++)
         for (int m = 0; m < kMaxRows; m++)
             for (int c = 0; c < n; c++) {
@@ -307,12 +311,15 @@ void test_float(const std::vector<const KernelTable*>& tables, int type, int k, 
                 float acc = 0;
                 for (int i = 0; i < k; i++) acc = multiply_add(fused, x[1 + (size_t)m * ldx + i], row[i], acc);
                 want[fused].push_back(acc);
+                added[fused].push_back(0.5f + acc);
             }
     for (const KernelTable* table : tables)
-        for (int rows = 1; rows <= kMaxRows; rows++)
-            compare(*table, w, rows, want[std::strcmp(table->name, "baseline") != 0], [&](int begin, int end, float* out, int ldout, bool accumulate) {
+        for (int rows = 1; rows <= kMaxRows; rows++) {
+            const int fused = std::strcmp(table->name, "baseline") != 0;
+            compare(*table, w, rows, want[fused], added[fused], [&](int begin, int end, float* out, int ldout, bool accumulate) {
                 table->gemm_float(w, x.data() + 1, ldx, rows, begin, end, out, ldout, accumulate);
             });
+        }
 }
 
 }  // namespace
@@ -327,7 +334,7 @@ int main() {
             static const int kSizes[] = {32, 96, 160, 288}, kSuperSizes[] = {256, 512, 256, 768};
             test_quant(tables, type, (type < 10 ? kSizes : kSuperSizes)[pattern], (Pattern)pattern, random);
         }
-    test_quant(tables, 3, 32 * 67, outliers, random);  // more than one chunk of unpacked weights
+    test_quant(tables, 3, 32 * 131, outliers, random);  // several chunks of unpacked weights
     for (int type : {0, 1, 30})
         for (int k : {32, 96}) test_float(tables, type, k, random);
     std::printf("%s: %d failures\n", available_isas(), failures);

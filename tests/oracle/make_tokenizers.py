@@ -13,7 +13,6 @@ departs from the tokenizer the model was published with, the published form is p
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,16 +25,11 @@ import transformers
 from gguf import GGUFReader
 from make_greedy import GOLDEN, MODELS
 from sentencepiece import sentencepiece_model_pb2 as proto
-from texts import clean, texts
+from texts import clean, hash_ids, texts
 from tokenizers import normalizers, pre_tokenizers
 
 Encode = Callable[[str, bool], list[int]]  # text, whether control strings are recognised
 _CONTROL, _UNKNOWN = 3, 2
-
-
-def hash_ids(ids: list[int]) -> int:
-    raw = np.asarray(ids, "<i4").tobytes()
-    return int.from_bytes(hashlib.blake2b(raw, digest_size=4).digest(), "little")
 
 
 def metadata_of(path: Path) -> dict[str, Any]:

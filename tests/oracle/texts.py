@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import struct
 
 NUM_TEXTS = 10_000
 _WORDS = (
@@ -20,7 +22,8 @@ _CODE = (
 _MARKS = (
     "e\u0301", "\u0301", "a\u0323\u0302", "n\u0303o\u0308", "\u1112\u1161\u11ab", "👩‍👩‍👧‍👦", "👍🏽", "🏳️‍🌈", "🇩🇪🇫🇷",
     "1️⃣", "\u200b", "\u200d", "\ufeff", "\u00ad", "\u202e", "\u2028", "\u0085", "\u3000", "\u00a0", "\u2581",
-    "\u2581\u2581", "\x00", "\x1b[0m", "\x7f", "\ufffd", "\uffff", "\ufdd0", "\U0010ffff", "\ud800", "\udfff", "\ud83d\ude00",
+    "\u2581\u2581", "\x00", "\x1b[0m", "\x7f", "\ufffd", "\uffff", "\ufdd0", "\U0010ffff", "\ud800",
+    "\udfff", "\ud83d\ude00",
 )  # fmt: skip
 _CONTROL = (
     "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<bos>", "<eos>", "<pad>", "<unk>", "<start_of_turn>",
@@ -41,6 +44,12 @@ def texts(count: int = NUM_TEXTS, seed: int = 20) -> list[str]:
 def clean(text: str) -> str:
     """What the text is once it is valid Unicode."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def hash_ids(ids: list[int]) -> int:
+    """32 bits that stand for a list of token ids."""
+    raw = struct.pack(f"<{len(ids)}i", *ids)
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=4).digest(), "little")
 
 
 def _text(rng: random.Random) -> str:

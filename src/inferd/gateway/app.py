@@ -111,11 +111,13 @@ class Api:
         model = self.router.find(fields.get("model"))
         body, prompt = openai.tokenize_prompt(fields)
         answer = await self._call_worker(request, model, prompt, want_pieces=body.return_token_strs)
-        ready = model.worker.ready
-        reply: dict[str, Any] = {"count": len(answer.token_ids), "max_model_len": ready.max_model_len if ready else None}
-        reply["tokens"] = answer.token_ids
-        pieces = answer.pieces
-        reply["token_strs"] = None if pieces is None else [piece.decode("utf-8", "replace") for piece in pieces]
+        ready, pieces = model.worker.ready, answer.pieces
+        reply = {
+            "count": len(answer.token_ids),
+            "max_model_len": ready.max_model_len if ready else None,
+            "tokens": answer.token_ids,
+            "token_strs": None if pieces is None else [piece.decode("utf-8", "replace") for piece in pieces],
+        }
         return json_response(reply)
 
     async def detokenize(self, request: Request) -> Response:

@@ -9,7 +9,6 @@ from inferd.errors import InvalidRequestError
 from inferd.types import GenerateRequest
 from inferd.worker.protocol import Accepted, ChatPrompt, Generate, Prompt, TextPrompt, TokenPrompt
 
-
 MAX_TEXT_SIZE = 2**20  # bytes tokenized without a bound by the context; 7 MB took 8 s, in which new requests wait
 
 

@@ -48,9 +48,13 @@ static inline uint32_t pair_at(const uint16_t* p) {
     return pair;
 }
 
-// scores[r][16 * c + lane] = q[r] . k[c], q (R, head_dim) bf16
+static inline void prefetch(const uint16_t* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+
+// scores[r][16 * c + lane] = q[r] . k[c], q (R, head_dim) bf16. With few rows memory is the limit, and blocks are too
+// short for the processor's own prefetch: v[c] (the chunk's values, as long as its keys) and next[c] are fetched meanwhile.
 template <class P, int R, int C>
-static inline void score_chunks(const uint16_t* const* k, int head_dim, const uint16_t* q, float* scores) {
+static inline void score_chunks(const uint16_t* const* k, const uint16_t* const* v, const uint16_t* const* next,
+                                int head_dim, const uint16_t* q, float* scores) {
     V16 acc[R][C];
 #pragma GCC unroll 12
     for (int r = 0; r < R; r++)
@@ -59,7 +63,10 @@ static inline void score_chunks(const uint16_t* const* k, int head_dim, const ui
     for (int d = 0; d < head_dim; d += 2) {
         P key[C];
 #pragma GCC unroll 2
-        for (int c = 0; c < C; c++) key[c] = P::load(k[c] + d * 16);
+        for (int c = 0; c < C; c++) {
+            key[c] = P::load(k[c] + d * 16);
+            if constexpr (R <= 6) prefetch(v[c] + d * 16), prefetch(next[c] + d * 16);
+        }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
             const P query = P::broadcast(pair_at(q + (ptrdiff_t)r * head_dim + d));
@@ -116,6 +123,16 @@ static inline void weigh_values(const Values& values, int column, const uint16_t
         for (int d = 0; d < D; d++) store(out + (ptrdiff_t)r * head_dim + column + 16 * d, acc[r][d]);
 }
 
+// 2^x for x <= 0, relative error 3e-6, far below bf16's; 0 below -126.
+static inline V16 exp2_negative(V16 x) {
+    const V16 y = min(max(x, set1(-126.0f)), set1(1.0f)), n = round_even(y), r = sub(y, n);
+    V16 p = fma(r, set1(0.00958285f), set1(0.05590644f));
+    p = fma(p, r, set1(0.24024099f));
+    p = fma(p, r, set1(0.69312419f));
+    p = fma(p, r, set1(1.0f));
+    return zero_below(x, -126.0f, scale_by_pow2(p, n));
+}
+
 // A row's scores of chunks [from, to) of one split become bf16 probabilities relative to their maximum.
 // visible keys: [begin, end) inside the split, may be empty.
 static inline void soften(float* s, uint16_t* p, int from, int to, int begin, int end, float cap, float* max_score,
@@ -133,11 +150,19 @@ static inline void soften(float* s, uint16_t* p, int from, int to, int begin, in
         top = max(top, x);
     }
     *max_score = largest(top);
-    const V16 shift = set1(begin < end ? *max_score : 0);
+    constexpr float kLog2e = 1.44269504f;
+    const V16 shift = set1(begin < end ? -*max_score * kLog2e : 0), factor = set1(kLog2e);
     V16 total = set1(0);
-    for (int t = from; t < to; t += 16) total = add(total, store_bf16(p + t, exp(sub(load(s + t), shift))));  // -inf: 0
+    for (int t = from; t < to; t += 16)  // -inf becomes 0
+        total = add(total, store_bf16_positive(p + t, exp2_negative(fma(load(s + t), factor, shift))));
     *sum_p = sum(total);
 }
+
+template <int N>
+struct Count {
+    static constexpr int value = N;
+};
+constexpr int kAheadChunks = 8;  // keys fetched ahead
 
 template <class P, int R>
 static void attend_group(const KvView& kv, const AttendRows& rows, int first, int key_begin, int key_end,
@@ -151,24 +176,31 @@ static void attend_group(const KvView& kv, const AttendRows& rows, int first, in
         high = rows.end[r] > high ? rows.end[r] : high;
     }
     low = (low < key_begin ? key_begin : low) / 16 * 16;
+    const int high_of_all = high;
     high = high > key_end ? key_end : high;
     if (low >= high) {
         for (int r = first; r < first + R; r++) out.sum[r] = 0;
         return;
     }
     for (int i = 0; i < R * dim; i += 16) store_bf16(q + i, load(rows.q + (ptrdiff_t)first * dim + i));
-    auto keys_at = [&](int t) {
-        return kv.layer + kv.block_table[t / size] * kv.block_stride + kv.k_offset + (ptrdiff_t)(t % size) * dim;
+    auto chunk_at = [&](int t, ptrdiff_t offset) {
+        return kv.layer + kv.block_table[t / size] * kv.block_stride + offset + (ptrdiff_t)(t % size) * dim;
     };
     int t = low;
-    for (; P::kChunks == 2 && t + 16 < high; t += 32) {
-        const uint16_t* k[2] = {keys_at(t), keys_at(t + 16)};
-        score_chunks<P, R, 2>(k, dim, q, &scores[0][t - key_begin]);
-    }
-    for (; t < high; t += 16) {
-        const uint16_t* k[1] = {keys_at(t)};
-        score_chunks<P, R, 1>(k, dim, q, &scores[0][t - key_begin]);
-    }
+    auto score = [&](auto chunks) {
+        constexpr int C = decltype(chunks)::value;
+        const uint16_t *k[C], *v[C], *next[C];
+        for (int c = 0; c < C; c++) {
+            const int at = t + 16 * c, ahead = at + 16 * kAheadChunks;
+            k[c] = chunk_at(at, kv.k_offset);
+            v[c] = chunk_at(at, kv.v_offset);
+            next[c] = chunk_at(ahead < high_of_all ? ahead : at, kv.k_offset);
+        }
+        score_chunks<P, R, C>(k, v, next, dim, q, &scores[0][t - key_begin]);
+        t += 16 * C;
+    };
+    while (P::kChunks == 2 && t + 16 < high) score(Count<P::kChunks>{});
+    while (t < high) score(Count<1>{});
     for (int r = 0; r < R; r++) {
         const int begin = rows.begin[first + r] < key_begin ? key_begin : rows.begin[first + r];
         const int end = rows.end[first + r] > key_end ? key_end : rows.end[first + r];

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from inferd.errors import ConfigError
@@ -62,6 +62,3 @@ class EngineConfig:
     def resolved_token_budget(self) -> int:
         """At least one token per sequence, so that decode never starves."""
         return max(self.max_num_batched_tokens or 512, self.max_num_seqs)
-
-    def with_values(self, **values: object) -> EngineConfig:
-        return replace(self, **values)  # type: ignore[arg-type]

@@ -121,10 +121,6 @@ class SamplingParams:
                 ok = _is_int(token_id) and 0 <= token_id < vocab_size
                 _check(ok, name, token_id, f"token ids from 0 to {vocab_size - 1}")
 
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0 or self.top_k == 1 or self.top_p == 0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:

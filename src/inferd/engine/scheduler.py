@@ -7,7 +7,7 @@ known under a token budget. Prefill in chunks, prefix reuse and recompute after 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inferd.engine.kv_cache import KVCache
@@ -57,10 +57,6 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
-
-    @property
-    def running(self) -> Iterable[Sequence]:
-        return tuple(self._running)
 
     def add(self, sequence: Sequence) -> None:
         heapq.heappush(self._waiting, (sequence.order, sequence))

@@ -1,5 +1,5 @@
 """Builds the Tokenizer a model file asks for. Byte-level BPE merges in the Rust library `tokenizers`; SentencePiece in
-C++ of our own: that library needs a merge list first, which took 3.2 s for Gemma's vocabulary; now all of it takes 0.2 s."""
+C++ of our own: that library needs a merge list first, 3.2 s for Gemma; now all of it takes 0.2 s."""
 
 from __future__ import annotations
 

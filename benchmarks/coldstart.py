@@ -1,7 +1,7 @@
 """From process start to the first token, page cache warm: coldstart.py [--models smollm2,...] [--repeat 5]
 
-`inferd run MODEL PROMPT` (in one process), and `inferd serve MODEL` until a streamed chat brought its first token; and
-the resident memory of a process that has loaded the model and answered once.
+`inferd run MODEL PROMPT` (in one process), and `inferd serve MODEL` until a streamed completion brought its first
+token; and the resident memory of a process that has loaded the model and answered once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ def run_first_token(model: str) -> float:
 
 def serve_first_token(model: str) -> float:
     port = free_port()
-    messages = [{"role": "user", "content": "hello"}]
-    body = {"model": Path(model).stem, "messages": messages, "max_tokens": 4, "stream": True}
+    # a completion: a base model has no chat template
+    body = {"model": Path(model).stem, "prompt": "hello", "max_tokens": 4, "stream": True, "temperature": 0}
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+        f"http://127.0.0.1:{port}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
     command = [sys.executable, "-m", "inferd", "serve", model, "--port", str(port)]
     begin = time.perf_counter()
@@ -65,8 +66,11 @@ def _first_token(request: urllib.request.Request, begin: float) -> float:
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 for line in answer:
-                    if b'"content":"' in line and b'"content":""' not in line:
+                    if b'"text":"' in line and b'"text":""' not in line:
                         return time.perf_counter() - begin
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise
         except OSError:
             time.sleep(0.005)
     raise TimeoutError("no token within 60 s")

@@ -24,10 +24,9 @@ def machine() -> dict[str, Any]:
     """CPU, cores, memory and kernels: what a figure means nothing without."""
     from inferd.executors.native import cpu_info
 
-    model = next(
-        (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    model = next(names, platform.processor())
     memory = round(psutil.virtual_memory().total / 2**30, 1)
     return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "isa": cpu_info()["isa"]}
 

@@ -1,4 +1,4 @@
-"""kill -9 of the worker under load: recovery.py [--kills 5]. Every client must get a clean error, the next be served."""
+"""kill -9 of the worker under load: recovery.py [--kills 5]. Clients must get a clean error, the next be served."""
 
 from __future__ import annotations
 

@@ -1,166 +1,250 @@
-// Paged attention: some query rows of one sequence against one kv head, online softmax block by block.
-// Each row's operations and their order are a function of its own [begin, end) and of the block size alone: keys a row
-// may not see enter as p = 0, which changes no bit.
+// Paged attention: some query rows of one sequence against one kv head, one split of the keys at a time.
+//
+// THE BIT RULE. q and the probabilities are rounded to bf16; every dot product adds pairs to one fp32 accumulator, in
+// ascending order, each pair as vdpbf16ps does: fma of the odd element, then of the even one. Each row's operations are a
+// function of its own [begin, end) alone: keys it may not see enter as p = 0, which changes no bit.
+
+// Pairs of bf16 in sixteen lanes, as plain FMAs see them.
+struct PairsFma {
+    V16 even, odd;
+    static inline PairsFma load(const uint16_t* p) {
+        PairsFma r;
+        load_bf16_pairs(p, r.even, r.odd);
+        return r;
+    }
+    static inline PairsFma broadcast(uint32_t pair) {
+        return {set1(__builtin_bit_cast(float, pair << 16)), set1(__builtin_bit_cast(float, pair & 0xFFFF0000u))};
+    }
+    static inline PairsFma load_even(const uint16_t* p) { return {load(p).even, set1(0)}; }
+    static inline void dot(V16& acc, const PairsFma& a, const PairsFma& b) {
+        acc = fma(a.even, b.even, fma(a.odd, b.odd, acc));
+    }
+#if defined(__AVX512F__)
+    static constexpr int kRows = 12, kChunks = 2;
+#else
+    static constexpr int kRows = 4, kChunks = 1;
+#endif
+};
 
 #if defined(__AVX512F__)
-constexpr int kRowGroup = 8, kChunks = 2, kDims = 2;  // 16 accumulators
-#else
-constexpr int kRowGroup = 4, kChunks = 1, kDims = 1;
+// As the processor's own instruction sees them; asm, because GCC 12 spills accumulators of the intrinsic.
+struct PairsBf16 {
+    __m512i pairs;
+    static inline PairsBf16 load(const uint16_t* p) { return {_mm512_loadu_si512(p)}; }
+    static inline PairsBf16 broadcast(uint32_t pair) { return {_mm512_set1_epi32((int)pair)}; }
+    static inline PairsBf16 load_even(const uint16_t* p) {
+        return {_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(0xFFFF))};
+    }
+    static inline __attribute__((always_inline)) void dot(V16& acc, const PairsBf16& a, const PairsBf16& b) {
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc.v) : "v"(a.pairs), "v"(b.pairs));
+    }
+    static constexpr int kRows = 12, kChunks = 2;
+};
 #endif
 
-// scores[r][16 * c + lane] = q[r] . k, dims in ascending order in one accumulator
-template <int R, int C>
-static inline void score_chunks(const uint16_t* k, int head_dim, const float* q, float* scores, int ld_scores) {
+static inline uint32_t pair_at(const uint16_t* p) {
+    uint32_t pair;
+    __builtin_memcpy(&pair, p, 4);
+    return pair;
+}
+
+static inline void prefetch(const uint16_t* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+
+// scores[r][16 * c + lane] = q[r] . k[c], q (R, head_dim) bf16. With few rows memory is the limit, and blocks are too
+// short for the processor's own prefetch: v[c] (the chunk's values, as long as its keys) and next[c] are fetched meanwhile.
+template <class P, int R, int C>
+static inline void score_chunks(const uint16_t* const* k, const uint16_t* const* v, const uint16_t* const* next,
+                                int head_dim, const uint16_t* q, float* scores) {
     V16 acc[R][C];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
         for (int c = 0; c < C; c++) acc[r][c] = set1(0);
     for (int d = 0; d < head_dim; d += 2) {
-        V16 even[C], odd[C];
+        P key[C];
 #pragma GCC unroll 2
-        for (int c = 0; c < C; c++) load_bf16_pairs(k + (ptrdiff_t)c * head_dim * 16 + d * 16, even[c], odd[c]);
-#pragma GCC unroll 8
+        for (int c = 0; c < C; c++) {
+            key[c] = P::load(k[c] + d * 16);
+            if constexpr (R <= 6) prefetch(v[c] + d * 16), prefetch(next[c] + d * 16);
+        }
+#pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
-            V16 q0 = set1(q[(ptrdiff_t)r * head_dim + d]), q1 = set1(q[(ptrdiff_t)r * head_dim + d + 1]);
+            const P query = P::broadcast(pair_at(q + (ptrdiff_t)r * head_dim + d));
 #pragma GCC unroll 2
-            for (int c = 0; c < C; c++) acc[r][c] = fma(odd[c], q1, fma(even[c], q0, acc[r][c]));
+            for (int c = 0; c < C; c++) P::dot(acc[r][c], query, key[c]);
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-        for (int c = 0; c < C; c++) store(scores + (ptrdiff_t)r * ld_scores + 16 * c, acc[r][c]);
+        for (int c = 0; c < C; c++) store(scores + (ptrdiff_t)r * kAttendSplit + 16 * c, acc[r][c]);
 }
 
-// out[r] += sum over t in [begin, end) of p[r][t] * v[t], tokens in ascending order
-template <int R, int D>
-static inline void weigh_values(const uint16_t* v, int head_dim, int begin, int end, const float* p, int ld_p,
-                                float* out) {
+// The keys of one split that some row sees, as token pairs: [begin, end), begin even.
+struct Values {
+    const KvView& kv;
+    int begin, end;
+    inline const uint16_t* block_at(int position) const {
+        return kv.layer + kv.block_table[position / kv.block_size] * kv.block_stride + kv.v_offset;
+    }
+};
+
+// out[r][16 * d + lane] = sum over t of p[r][t - first] * v[t], tokens in ascending order
+template <class P, int R, int D>
+static inline void weigh_values(const Values& values, int column, const uint16_t* p, int first, float* out, int head_dim) {
     V16 acc[R][D];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-        for (int d = 0; d < D; d++) acc[r][d] = load(out + (ptrdiff_t)r * head_dim + 16 * d);
-    for (int t = begin; t < end; t++) {
-        V16 value[D];
+        for (int d = 0; d < D; d++) acc[r][d] = set1(0);
+    const int size = values.kv.block_size;
+    for (int t = values.begin; t < values.end;) {
+        const int base = t / size * size, stop = base + size < values.end ? base + size : values.end;
+        const uint16_t* block = values.block_at(t);
+        for (; t < stop; t += 2) {
+            P value[D];
 #pragma GCC unroll 2
-        for (int d = 0; d < D; d++) value[d] = load_bf16(v + (ptrdiff_t)t * head_dim + 16 * d);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-            V16 weight = set1(p[(ptrdiff_t)r * ld_p + t]);
+            for (int d = 0; d < D; d++) {
+                const uint16_t* pairs = block + (ptrdiff_t)(t - base) * head_dim + 2 * (column + 16 * d);
+                // past the end lies a token nobody wrote, perhaps NaN
+                value[d] = t + 1 < values.end ? P::load(pairs) : P::load_even(pairs);
+            }
+#pragma GCC unroll 12
+            for (int r = 0; r < R; r++) {
+                const P weight = P::broadcast(pair_at(p + (ptrdiff_t)r * kAttendSplit + t - first));
 #pragma GCC unroll 2
-            for (int d = 0; d < D; d++) acc[r][d] = fma(weight, value[d], acc[r][d]);
+                for (int d = 0; d < D; d++) P::dot(acc[r][d], weight, value[d]);
+            }
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-        for (int d = 0; d < D; d++) store(out + (ptrdiff_t)r * head_dim + 16 * d, acc[r][d]);
+        for (int d = 0; d < D; d++) store(out + (ptrdiff_t)r * head_dim + column + 16 * d, acc[r][d]);
 }
 
-// Turns a row's scores of one block into probabilities in place and folds them into the running softmax.
-// visible keys: [begin, end) inside the block, may be empty.
-static inline void fold_block(float* s, int block_size, int begin, int end, float soft_cap_value, float* max_seen,
-                              float* sum_seen, float* out, int head_dim) {
+// 2^x for x <= 0, relative error 3e-6, far below bf16's; 0 below -126.
+static inline V16 exp2_negative(V16 x) {
+    const V16 y = min(max(x, set1(-126.0f)), set1(1.0f)), n = round_even(y), r = sub(y, n);
+    V16 p = fma(r, set1(0.00958285f), set1(0.05590644f));
+    p = fma(p, r, set1(0.24024099f));
+    p = fma(p, r, set1(0.69312419f));
+    p = fma(p, r, set1(1.0f));
+    return zero_below(x, -126.0f, scale_by_pow2(p, n));
+}
+
+// A row's scores of chunks [from, to) of one split become bf16 probabilities relative to their maximum.
+// visible keys: [begin, end) inside the split, may be empty.
+static inline void soften(float* s, uint16_t* p, int from, int to, int begin, int end, float cap, float* max_score,
+                          float* sum_p) {
     const V16 minus_inf = set1(-__builtin_inff());
     V16 top = minus_inf;
-    for (int t = 0; t < block_size; t += 16) {
-        int from = begin - t < 0 ? 0 : (begin - t > 16 ? 16 : begin - t), to = end - t > 16 ? 16 : (end - t < from ? from : end - t);
+    for (int t = from; t < to; t += 16) {
         V16 x = load(s + t);
-        if (soft_cap_value != 0) x = soft_cap(x, soft_cap_value);
-        x = keep_lanes(x, from, to, minus_inf);
+        if (cap != 0) x = soft_cap(x, cap);
+        if (begin > t || end < t + 16) {
+            const int low = begin - t < 0 ? 0 : (begin - t > 16 ? 16 : begin - t);
+            x = keep_lanes(x, low, end - t < low ? low : (end - t > 16 ? 16 : end - t), minus_inf);
+        }
         store(s + t, x);
         top = max(top, x);
     }
-    float block_max = largest(top);
-    if (block_max > *max_seen) {
-        V16 factor = exp(set1(*max_seen - block_max));
-        float lanes[16];
-        store(lanes, factor);
-        *sum_seen = *sum_seen * lanes[0];
-        for (int d = 0; d < head_dim; d += 16) store(out + d, mul(load(out + d), factor));
-        *max_seen = block_max;
-    }
-    if (begin >= end) {
-        for (int t = 0; t < block_size; t += 16) store(s + t, set1(0));
-        return;
-    }
-    V16 total = set1(0), shift = set1(*max_seen);
-    for (int t = 0; t < block_size; t += 16) {
-        V16 p = exp(sub(load(s + t), shift));  // -inf becomes 0
-        store(s + t, p);
-        total = add(total, p);
-    }
-    *sum_seen = *sum_seen + sum(total);
+    *max_score = largest(top);
+    constexpr float kLog2e = 1.44269504f;
+    const V16 shift = set1(begin < end ? -*max_score * kLog2e : 0), factor = set1(kLog2e);
+    V16 total = set1(0);
+    for (int t = from; t < to; t += 16)  // -inf becomes 0
+        total = add(total, store_bf16_positive(p + t, exp2_negative(fma(load(s + t), factor, shift))));
+    *sum_p = sum(total);
 }
 
-template <int R>
+template <int N>
+struct Count {
+    static constexpr int value = N;
+};
+constexpr int kAheadChunks = 8;  // keys fetched ahead
+
+template <class P, int R>
 static void attend_group(const KvView& kv, const AttendRows& rows, int first, int key_begin, int key_end,
                          const Partial& out) {
-    constexpr int kMaxBlock = 256;
-    alignas(64) float scores[R][kMaxBlock];
+    alignas(64) float scores[R][kAttendSplit];
+    alignas(64) uint16_t p[R][kAttendSplit], q[R * kMaxHeadDim];
     const int size = kv.block_size, dim = kv.head_dim;
-    const float* q = rows.q + (ptrdiff_t)first * dim;
-    float* acc = out.out + (ptrdiff_t)first * dim;
     int low = key_end, high = key_begin;
     for (int r = first; r < first + R; r++) {
         low = rows.begin[r] < low ? rows.begin[r] : low;
         high = rows.end[r] > high ? rows.end[r] : high;
-        out.max[r] = -__builtin_inff();
-        out.sum[r] = 0;
     }
-    __builtin_memset(acc, 0, sizeof(float) * R * (size_t)dim);
-    low = low < key_begin ? key_begin : low;
+    low = (low < key_begin ? key_begin : low) / 16 * 16;
+    const int high_of_all = high;
     high = high > key_end ? key_end : high;
-    for (int block = low / size; block * size < high; block++) {
-        const int base = block * size;
-        const uint16_t* data = kv.layer + kv.block_table[block] * kv.block_stride;
-        const uint16_t *k = data + kv.k_offset, *v = data + kv.v_offset;
-        int t = 0;
-        for (; t + 16 * kChunks <= size; t += 16 * kChunks)
-            score_chunks<R, kChunks>(k + (ptrdiff_t)t * dim, dim, q, &scores[0][t], kMaxBlock);
-        for (; t < size; t += 16) score_chunks<R, 1>(k + (ptrdiff_t)t * dim, dim, q, &scores[0][t], kMaxBlock);
-        for (int r = 0; r < R; r++) {
-            int begin = rows.begin[first + r] < key_begin ? key_begin : rows.begin[first + r];
-            int end = rows.end[first + r] > key_end ? key_end : rows.end[first + r];
-            begin = begin - base < 0 ? 0 : begin - base;
-            end = end - base > size ? size : end - base;
-            fold_block(scores[r], size, begin, end, rows.soft_cap, out.max + first + r, out.sum + first + r,
-                       acc + (ptrdiff_t)r * dim, dim);
-        }
-        const int begin = low - base < 0 ? 0 : low - base, end = high - base > size ? size : high - base;
-        int d = 0;
-        for (; d + 16 * kDims <= dim; d += 16 * kDims)
-            weigh_values<R, kDims>(v + d, dim, begin, end, &scores[0][0], kMaxBlock, acc + d);
-        for (; d < dim; d += 16) weigh_values<R, 1>(v + d, dim, begin, end, &scores[0][0], kMaxBlock, acc + d);
+    if (low >= high) {
+        for (int r = first; r < first + R; r++) out.sum[r] = 0;
+        return;
     }
+    for (int i = 0; i < R * dim; i += 16) store_bf16(q + i, load(rows.q + (ptrdiff_t)first * dim + i));
+    auto chunk_at = [&](int t, ptrdiff_t offset) {
+        return kv.layer + kv.block_table[t / size] * kv.block_stride + offset + (ptrdiff_t)(t % size) * dim;
+    };
+    int t = low;
+    auto score = [&](auto chunks) {
+        constexpr int C = decltype(chunks)::value;
+        const uint16_t *k[C], *v[C], *next[C];
+        for (int c = 0; c < C; c++) {
+            const int at = t + 16 * c, ahead = at + 16 * kAheadChunks;
+            k[c] = chunk_at(at, kv.k_offset);
+            v[c] = chunk_at(at, kv.v_offset);
+            next[c] = chunk_at(ahead < high_of_all ? ahead : at, kv.k_offset);
+        }
+        score_chunks<P, R, C>(k, v, next, dim, q, &scores[0][t - key_begin]);
+        t += 16 * C;
+    };
+    while (P::kChunks == 2 && t + 16 < high) score(Count<P::kChunks>{});
+    while (t < high) score(Count<1>{});
+    for (int r = 0; r < R; r++) {
+        const int begin = rows.begin[first + r] < key_begin ? key_begin : rows.begin[first + r];
+        const int end = rows.end[first + r] > key_end ? key_end : rows.end[first + r];
+        soften(scores[r], p[r], low - key_begin, t - key_begin, begin - key_begin, end - key_begin, rows.soft_cap,
+               out.max + first + r, out.sum + first + r);
+    }
+    float* sums = out.out + (ptrdiff_t)first * dim;
+    const Values values{kv, low, high};
+    int d = 0;
+    for (; d + 16 * P::kChunks <= dim; d += 16 * P::kChunks)
+        weigh_values<P, R, P::kChunks>(values, d, p[0], key_begin, sums, dim);
+    for (; d < dim; d += 16) weigh_values<P, R, 1>(values, d, p[0], key_begin, sums, dim);
 }
 
+// Runs attend_group for `count` rows, a number known at compile time only inside.
+template <class P, int R>
+static void attend_count(const KvView& kv, const AttendRows& rows, int first, int count, int key_begin, int key_end,
+                         const Partial& out) {
+    if (count == R)
+        attend_group<P, R>(kv, rows, first, key_begin, key_end, out);
+    else if constexpr (R > 1)
+        attend_count<P, R - 1>(kv, rows, first, count, key_begin, key_end, out);
+}
+
+template <class P>
 static void attend(const KvView& kv, const AttendRows& rows, int key_begin, int key_end, const Partial& out) {
-    for (int first = 0; first < rows.num_rows; first += kRowGroup) {
-        int count = rows.num_rows - first < kRowGroup ? rows.num_rows - first : kRowGroup;
-        switch (count) {
-            case 1: attend_group<1>(kv, rows, first, key_begin, key_end, out); break;
-            case 2: attend_group<2>(kv, rows, first, key_begin, key_end, out); break;
-            case 3: attend_group<3>(kv, rows, first, key_begin, key_end, out); break;
-            case 4: attend_group<4>(kv, rows, first, key_begin, key_end, out); break;
-#if defined(__AVX512F__)
-            case 5: attend_group<5>(kv, rows, first, key_begin, key_end, out); break;
-            case 6: attend_group<6>(kv, rows, first, key_begin, key_end, out); break;
-            case 7: attend_group<7>(kv, rows, first, key_begin, key_end, out); break;
-            case 8: attend_group<8>(kv, rows, first, key_begin, key_end, out); break;
-#endif
-        }
+    for (int first = 0; first < rows.num_rows; first += P::kRows) {
+        const int count = rows.num_rows - first < P::kRows ? rows.num_rows - first : P::kRows;
+        attend_count<P, P::kRows>(kv, rows, first, count, key_begin, key_end, out);
     }
 }
 
 static void merge(const Partial& total, const Partial& part, int num_rows, int head_dim) {
     for (int r = 0; r < num_rows; r++) {
         if (part.sum[r] == 0) continue;  // saw no key
-        float top = part.max[r] > total.max[r] ? part.max[r] : total.max[r];
-        float keep = exp1(total.max[r] - top), take = exp1(part.max[r] - top);
         float *o = total.out + (ptrdiff_t)r * head_dim, *p = part.out + (ptrdiff_t)r * head_dim;
+        if (total.sum[r] == 0) {
+            total.max[r] = part.max[r];
+            total.sum[r] = part.sum[r];
+            __builtin_memcpy(o, p, sizeof(float) * (size_t)head_dim);
+            continue;
+        }
+        const float top = part.max[r] > total.max[r] ? part.max[r] : total.max[r];
+        const float keep = exp1(total.max[r] - top), take = exp1(part.max[r] - top);
         total.max[r] = top;
         total.sum[r] = total.sum[r] * keep + part.sum[r] * take;
         for (int d = 0; d < head_dim; d += 16)

@@ -2,9 +2,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "model.h"
+#include "sentencepiece.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -37,7 +39,7 @@ void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, A
     batch.query_starts = span_of(query_starts);
     batch.context_lens = span_of(context_lens);
     batch.block_tables = span_of(block_tables);
-    batch.max_num_blocks = (int)block_tables.shape(1);
+    batch.max_num_blocks = (ptrdiff_t)block_tables.shape(1);
     batch.block_copies = span_of(block_copies);
     batch.logit_rows = span_of(logit_rows);
     batch.temperature = span_of(temperature);
@@ -61,7 +63,7 @@ void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, A
     batch.mask_index = span_of(mask_index);
     batch.allowed_masks = span_of(allowed_masks);
     const StepOutput out{span_of(out_ids), span_of(out_ranks), span_of(out_top_ids), span_of(out_logprobs),
-                         span_of(out_top_logprobs), (int)out_top_ids.shape(1), span_of(out_logits)};
+                         span_of(out_top_logprobs), (ptrdiff_t)out_top_ids.shape(1), span_of(out_logits)};
     nb::gil_scoped_release release;
     model.step(batch, out);
 }
@@ -109,11 +111,20 @@ NB_MODULE(_native, m) {
                  new (self) Limits{num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads};
              },
              "num_blocks"_a, "block_size"_a, "max_num_batched_tokens"_a, "max_num_seqs"_a, "max_model_len"_a, "num_threads"_a);
+    nb::class_<SentencePiece>(m, "SentencePiece")
+        .def("__init__",
+             [](SentencePiece* self, nb::bytes text, Array<int64_t> ends, Array<float> scores, Array<int32_t> types, int unknown_id) {
+                 new (self) SentencePiece(std::string(text.c_str(), text.size()), {ends.data(), ends.data() + ends.size()},
+                                          {scores.data(), scores.data() + scores.size()},
+                                          {types.data(), types.data() + types.size()}, unknown_id);
+             },
+             "text"_a, "ends"_a, "scores"_a, "types"_a, "unknown_id"_a)
+        .def("encode", &SentencePiece::encode, "text"_a, nb::call_guard<nb::gil_scoped_release>());
     nb::class_<Model>(m, "Model")
         .def(nb::init<ModelSpec, Limits>(), "spec"_a, "limits"_a)
         // keep_alive: the embedding is read from the caller's memory
         .def("set_embedding",
-             [](Model& self, int type, Array<uint8_t, 2> rows) { self.set_embedding(type, rows.data(), rows.shape(1)); },
+             [](Model& self, int type, Array<uint8_t, 2> rows) { self.set_embedding(type, rows.data(), rows.shape(1), rows.shape(0)); },
              "type"_a, "rows"_a, nb::keep_alive<1, 3>())
         .def("add_matrix",
              [](Model& self, const std::string& name, int type, Array<uint8_t, 2> rows, int num_cols) {

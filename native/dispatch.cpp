@@ -17,12 +17,16 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vnni");
 }
 
+const KernelTable& avx512_table() {
+    return __builtin_cpu_supports("avx512bf16") ? avx512::kBf16Table : avx512::kTable;
+}
+
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 
 const KernelTable& choose() {
     const char* name = std::getenv("INFERD_ISA");
-    if (!name || !*name) return has_avx512() ? avx512::kTable : has_avx2() ? avx2::kTable : baseline::kTable;
-    if (!std::strcmp(name, "avx512") && has_avx512()) return avx512::kTable;
+    if (!name || !*name) return has_avx512() ? avx512_table() : has_avx2() ? avx2::kTable : baseline::kTable;
+    if (!std::strcmp(name, "avx512") && has_avx512()) return avx512_table();
     if (!std::strcmp(name, "avx2") && has_avx2()) return avx2::kTable;
     if (!std::strcmp(name, "baseline")) return baseline::kTable;
     throw std::invalid_argument(std::string("INFERD_ISA must be one of ") + available_isas() + " on this CPU, got " + name);

@@ -60,7 +60,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
         const uint8_t *header = w + first / 8 * P::chunk_bytes, *block = header + P::header_bytes + first % 8 * P::block_bytes;
         const int count = num_blocks - first < kGroup / 32 ? num_blocks - first : kGroup / 32;
         V16 part[MR][2];
-#pragma GCC unroll 4
+#pragma GCC unroll 12
         for (int r = 0; r < MR; r++) part[r][0] = part[r][1] = set1(0);
         for (int b = 0; b < count; b++, block += P::block_bytes, a += 32 * MR, f += 5 * MR, o += 4 * MR) {
             const uint8_t* quants = block + P::scale_bytes;
@@ -70,7 +70,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
                 const float *magic = f + (kSlices == 2 ? 1 : s) * MR, *sum = f + (kSlices == 2 ? 4 : 2 + s) * MR;
                 const int32_t* neg_sum = o + (kSlices == 2 ? 1 : s) * MR;
                 __m512i dot[MR][2][kChains];
-#pragma GCC unroll 4
+#pragma GCC unroll 12
                 for (int r = 0; r < MR; r++) {
                     dot[r][0][0] = dot[r][1][0] = kSlices == 2 ? first_start<P>(o + 3 * MR + r, o + r) : slice_start<P>(magic + r, neg_sum + r);
                     if constexpr (kChains == 2)
@@ -78,11 +78,11 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
                 }
 #pragma GCC unroll 2
                 for (int slice = 0; slice < kSlices; slice++) {
-#pragma GCC unroll 4
+#pragma GCC unroll 12
                     for (int quad = 0; quad < 4; quad++) {
                         const int at = (s * kSlices + slice) * 4 + quad, chain = (kSlices == 2 ? slice : quad) % kChains;
                         const __m512i w0 = load_quad<P>(quants, at, 0), w1 = load_quad<P>(quants, at, 1);
-#pragma GCC unroll 4
+#pragma GCC unroll 12
                         for (int r = 0; r < MR; r++) {
                             const __m512i x = broadcast4(a + at * MR * 4 + r * 4);
                             dot4(dot[r][0][chain], w0, x);
@@ -90,7 +90,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
                         }
                     }
                     if (kSlices == 2 && slice == 0) {
-#pragma GCC unroll 4
+#pragma GCC unroll 12
                         for (int r = 0; r < MR; r++) {
                             const __m512i right = _mm512_set1_epi32(o[2 * MR + r]);
 #pragma GCC unroll 2
@@ -104,7 +104,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
 #pragma GCC unroll 2
                 for (int h = 0; h < 2; h++) {
                     const V16 w_scale = P::scale(header, block, s, h), w_min = P::has_min ? P::min(header, block, s, h) : set1(0);
-#pragma GCC unroll 4
+#pragma GCC unroll 12
                     for (int r = 0; r < MR; r++) {
                         __m512i total = dot[r][h][0];
                         if constexpr (kChains == 2) total = _mm512_add_epi32(total, dot[r][h][1]);
@@ -114,7 +114,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
                 }
             }
         }
-#pragma GCC unroll 4
+#pragma GCC unroll 12
         for (int r = 0; r < MR; r++)
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) store(acc[r] + 16 * h, fma(part[r][h], set1(rows.scale[r]), load(acc[r] + 16 * h)));
@@ -123,7 +123,7 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
 
 #include "gemm_avx512_rows.inl"
 
-constexpr int kDirectRows = 4;  // products of more rows unpack the weights first
+constexpr int kDirectRows = 12;  // products of more rows unpack the weights first
 
 template <class P, int MR, int Ahead>
 static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t* next) {

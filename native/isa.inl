@@ -10,10 +10,16 @@ namespace inferd::INFERD_ISA_NS {
 #include "rows.inl"
 #include "attention.inl"
 
+static constexpr KernelTable table(decltype(KernelTable::attend) attend) {
+    return {INFERD_ISA_NAME, quantize_rows, gemm_quant, gemm_float, rms_norm,     add_rows, scale_row, gated,
+            rope,            store_kv,      attend,     merge,      soft_cap_all, argmax,   sum_exp};
+}
+
 extern const KernelTable kTable;
-const KernelTable kTable = {
-    INFERD_ISA_NAME, quantize_rows, gemm_quant, gemm_float, rms_norm,     add_rows, scale_row, gated,
-    rope,            store_kv,      attend,     merge,      soft_cap_all, argmax,   sum_exp,
-};
+const KernelTable kTable = table(attend<PairsFma>);
+#if defined(__AVX512F__)
+extern const KernelTable kBf16Table;
+const KernelTable kBf16Table = table(attend<PairsBf16>);
+#endif
 
 }  // namespace inferd::INFERD_ISA_NS

@@ -12,13 +12,14 @@ namespace inferd {
 enum class Activation : int { silu = 0, gelu_tanh = 1 };
 
 // Rows of queries that one attend() call serves against one kv head.
-constexpr int kMaxAttendRows = 8;
+constexpr int kMaxAttendRows = 12;
+constexpr int kMaxHeadDim = 512;
 // Attention is cut at absolute positions that are multiples of this, then merged in order: a row's bits depend on its
 // own length only. A multiple of every allowed block size.
 constexpr int kAttendSplit = 256;
 
 // K and V of one kv head inside one block, bf16:
-//   K [block_size/16][head_dim/2][16 tokens][2]      V [block_size][head_dim]
+//   K [block_size/16][head_dim/2][16 tokens][2]      V [block_size/2][head_dim][2 tokens]
 struct KvView {
     const uint16_t* layer;        // first block of the layer
     const int32_t* block_table;   // block of positions [i * block_size, (i + 1) * block_size)
@@ -64,9 +65,10 @@ struct KernelTable {
     void (*rope)(float* head, const float* cosine, const float* sine, int half);
     // writes one token's K and V of one kv head as bf16 (round to nearest even) at slot of a block
     void (*store_kv)(const float* k, const float* v, int head_dim, int slot, uint16_t* k_head, uint16_t* v_head);
-    // the partial softmax of the keys in [key_begin, key_end), a part of one split; overwrites `out`
+    // the partial softmax of the split of keys [key_begin, key_end); overwrites `out`, where sum is 0 for rows that see
+    // none of its keys (max and out are then undefined)
     void (*attend)(const KvView& kv, const AttendRows& rows, int key_begin, int key_end, const Partial& out);
-    // total = total merged with part
+    // total = total merged with part; a total or part whose sum is 0 is empty
     void (*merge)(const Partial& total, const Partial& part, int num_rows, int head_dim);
 
     // x -> cap * tanh(x / cap)
@@ -85,6 +87,7 @@ const char* available_isas();
 
 namespace avx512 {
 extern const KernelTable kTable;
+extern const KernelTable kBf16Table;  // the same bits through vdpbf16ps
 }
 namespace avx2 {
 extern const KernelTable kTable;

@@ -2,12 +2,13 @@
 // the thread pool. One step at a time.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -43,7 +44,7 @@ struct Limits {
 // Views of the caller's arrays; shapes: executors/base.py.
 struct Batch {
     std::span<const int32_t> token_ids, query_starts, context_lens, block_tables, block_copies, logit_rows;
-    int max_num_blocks;  // columns of block_tables
+    ptrdiff_t max_num_blocks;  // columns of block_tables
     std::span<const float> temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
     std::span<const int32_t> top_k, target, num_logprobs, mask_index;
     std::span<const uint64_t> seed;
@@ -56,17 +57,36 @@ struct Batch {
 struct StepOutput {
     std::span<int32_t> token_ids, ranks, top_ids;
     std::span<float> logprobs, top_logprobs;
-    int num_top;              // columns of top_ids
+    ptrdiff_t num_top;        // columns of top_ids
     std::span<float> logits;  // (R, vocab) receives the raw logits, or empty
+};
+
+// Both throw std::invalid_argument that names the field and its range.
+void check_limits(const ModelSpec& spec, const Limits& limits);
+void check_rows(const std::string& name, int type, size_t row_bytes, int num_cols);
+
+// Zeroed pages, huge where the system allows. Throws std::bad_alloc when the machine has not got that much.
+class Memory {
+public:
+    Memory() = default;
+    explicit Memory(size_t bytes);
+    Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+    ~Memory();
+    uint8_t* data() const { return data_; }
+
+private:
+    uint8_t* data_ = nullptr;
+    size_t size_ = 0;
 };
 
 class Model {
 public:
     Model(ModelSpec spec, Limits limits);
-    ~Model();
+    ~Model();  // where ThreadScratch is known
 
     // rows: the tensor as the file has it. The embedding's bytes must outlive the model; matrices are packed at once.
-    void set_embedding(int type, const uint8_t* rows, size_t row_bytes);
+    // All throw std::invalid_argument when the rows are not what the type and the model's sizes ask for.
+    void set_embedding(int type, const uint8_t* rows, size_t row_bytes, size_t num_rows);
     void add_matrix(const std::string& name, int type, const uint8_t* rows, size_t row_bytes, int num_rows, int num_cols);
     void add_vector(const std::string& name, std::span<const float> values);
     // Resolves names; throws std::invalid_argument naming what is missing or has a wrong size.
@@ -87,14 +107,16 @@ private:
     struct Linear {  // one input, outputs side by side
         std::vector<const Matrix*> parts;
         bool needs_quant = false;
+        int num_panels = 0;
+        size_t num_bytes = 0;
     };
     struct Layer {
         Linear qkv, o, gate_up, down;
         const float *attn_norm, *ffn_norm, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *post_attn_norm, *post_ffn_norm;
     };
-    struct AttendItem {
+    struct AttendItem {  // some tokens of a sequence, some heads of a kv head: tiles of up to kMaxAttendRows rows
         int seq, token_begin, num_tokens, kv_head, head_begin, num_heads;
-        int split;      // one split, its partial kept in a slot; -1 = all splits, result written at once
+        int split;      // one split, one tile, its partial kept in a slot; -1 = all splits, result written at once
         int num_splits;
     };
     struct ThreadScratch;
@@ -104,25 +126,30 @@ private:
     void plan_tokens(const Batch& batch);
     void plan_attention(const Batch& batch);
     void copy_blocks(const Batch& batch);
-    void run_thread(int thread, const Batch& batch, const StepOutput& out);
-    void run_layer(int thread, int index, const Batch& batch);
-    void run_head(int thread, const Batch& batch, const StepOutput& out);
-    void embed(int thread, const Batch& batch);
-    void finish_block(const float* post_norm, int row);
-    void prepare_input(int thread, const float* norm);
-    void linear(int thread, const Linear& linear, const float* x, ptrdiff_t ldx, const QuantRows& quant, int num_rows,
-                float* out, ptrdiff_t ldout, bool accumulate);
-    void write_kv(int thread, int layer, const Batch& batch);
-    void attend_items(int thread, int layer, const Batch& batch);
+    void embed(const Batch& batch);
+    void run_layer(int index, const Batch& batch);
+    void run_head(const Batch& batch, const StepOutput& out);
+    void sample(int thread, int at, int row, const Batch& batch, const StepOutput& out);
+    template <class F>
+    void each_part(int num_rows, int num_cols, F f);
+    void finish_row(const float* post_norm, int row);
+    void finish_rows(const float* post_norm);
+    void prepare_input(const float* post_norm, const float* norm, bool needs_quant);
+    void linear(const Linear& linear, const float* x, ptrdiff_t ldx, const QuantRows& quant, float* out, ptrdiff_t ldout,
+                bool accumulate);
+    void write_kv(int layer, const Batch& batch);
+    void rotate(int layer, int position, float* qkv);
+    void attend_items(int layer, const Batch& batch);
     void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int window);
-    void merge_splits(int thread);
-    void emit_rows(const AttendItem& item, const Partial& total);
+    void merge_splits();
+    AttendRows gather_queries(ThreadScratch& scratch, const AttendItem& item, int tile, int window);
+    Partial total_of(ThreadScratch& scratch, int tile) const;
+    void emit_rows(const AttendItem& item, int first, const Partial& total);
     QuantRows quant_view(int num_rows, int k);
     RowSampling row_sampling(const Batch& batch, int row) const;
     uint16_t* block_at(int layer, int block) const;
     const float* vector_of(const std::string& name, int size) const;
     Linear linear_of(std::initializer_list<std::pair<std::string, int>> names, int num_cols) const;
-    std::pair<int, int> share(int thread, int count) const;
 
     const ModelSpec spec_;
     const Limits limits_;
@@ -132,8 +159,7 @@ private:
     // weights, constant after finish()
     std::unordered_map<std::string, std::unique_ptr<Matrix>> matrices_;
     std::unordered_map<std::string, std::vector<float>> vectors_;
-    std::vector<void*> packed_memory_;
-    std::vector<size_t> packed_sizes_;
+    std::vector<Memory> packed_memory_;
     size_t num_packed_bytes_ = 0;
     int embedding_type_ = -1;
     const uint8_t* embedding_ = nullptr;
@@ -144,9 +170,9 @@ private:
     std::vector<std::vector<float>> cosines_, sines_;  // per rope: (max_model_len, dims / 2)
 
     // KV cache: [layer][block][K of all kv heads, V of all kv heads]
-    uint16_t* kv_ = nullptr;
-    size_t kv_bytes_ = 0;
     ptrdiff_t block_stride_;
+    Memory kv_memory_;
+    uint16_t* kv_;
 
     // scratch of the step; T = max_num_batched_tokens
     int num_tokens_ = 0;
@@ -160,12 +186,12 @@ private:
     std::vector<int32_t> quant_sums_;          // likewise
     std::vector<AttendItem> items_;
     size_t num_split_items_ = 0;               // the first of items_; each owns a slot
+    int num_attend_pieces_ = 0;
     std::vector<float> slots_;                 // per slot: max, sum (kMaxAttendRows each), out
     std::vector<float> logits_;                // (head_rows_, vocab)
     int head_rows_ = 0;
     std::vector<std::unique_ptr<ThreadScratch>> scratch_;
-    alignas(64) std::atomic<size_t> next_item_{0};
-    alignas(64) std::atomic<int> next_row_{0};
+    std::mutex running_;
 };
 
 }  // namespace inferd

@@ -14,22 +14,35 @@ namespace {
 
 bool is_float_type(int type) { return type == 0 || type == 1 || type == 30; }
 
-// Zeroed pages, huge where the kernel allows; touched pages only cost memory.
-void* map_memory(size_t bytes) {
-    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-    madvise(memory, bytes, MADV_HUGEPAGE);
-    return memory;
+size_t product(std::initializer_list<size_t> factors) {
+    size_t total = 1;
+    for (size_t factor : factors)
+        if (__builtin_mul_overflow(total, factor, &total)) throw std::bad_alloc();
+    return total;
 }
 
 }  // namespace
 
+Memory::Memory(size_t bytes) : size_(bytes) {
+    // no MAP_NORESERVE: more than the machine has is refused here, not by a signal when a step touches it
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    data_ = static_cast<uint8_t*>(memory);
+}
+
+Memory::~Memory() {
+    if (data_) munmap(data_, size_);
+}
+
 Model::Model(ModelSpec spec, Limits limits)
-    : spec_(std::move(spec)), limits_(limits), kernels_(kernels()), pool_(limits.num_threads) {
-    const int kv_size = spec_.num_kv_heads * spec_.head_dim;
-    block_stride_ = 2 * (ptrdiff_t)kv_size * limits_.block_size;
-    kv_bytes_ = sizeof(uint16_t) * (size_t)block_stride_ * limits_.num_blocks * spec_.layers.size();
-    kv_ = static_cast<uint16_t*>(map_memory(kv_bytes_));
+    : spec_((check_limits(spec, limits), std::move(spec))),
+      limits_(limits),
+      kernels_(kernels()),
+      pool_(limits.num_threads),
+      block_stride_(2 * (ptrdiff_t)spec_.num_kv_heads * spec_.head_dim * limits_.block_size),
+      kv_memory_(product({sizeof(uint16_t), (size_t)block_stride_, (size_t)limits_.num_blocks, spec_.layers.size()})),
+      kv_(reinterpret_cast<uint16_t*>(kv_memory_.data())) {
     for (const RopeSpec& rope : spec_.ropes) {
         const int half = rope.dims / 2;
         std::vector<float> cosine((size_t)limits_.max_model_len * half), sine(cosine.size());
@@ -44,37 +57,36 @@ Model::Model(ModelSpec spec, Limits limits)
     }
 }
 
-Model::~Model() {
-    munmap(kv_, kv_bytes_);
-    for (size_t i = 0; i < packed_memory_.size(); i++) munmap(packed_memory_[i], packed_sizes_[i]);
-}
+Model::~Model() = default;
 
-void Model::set_embedding(int type, const uint8_t* rows, size_t row_bytes) {
+void Model::set_embedding(int type, const uint8_t* rows, size_t row_bytes, size_t num_rows) {
+    check_rows("embed", type, row_bytes, spec_.hidden_size);
+    if (num_rows < (size_t)spec_.vocab_size)
+        throw std::invalid_argument("embed has " + std::to_string(num_rows) + " rows, expected " + std::to_string(spec_.vocab_size));
     embedding_type_ = type;
     embedding_ = rows;
     embedding_row_bytes_ = row_bytes;
 }
 
 void Model::add_vector(const std::string& name, std::span<const float> values) {
+    if (final_norm_) throw std::invalid_argument(name + ": the model is finished");
     vectors_[name].assign(values.begin(), values.end());
 }
 
 void Model::add_matrix(const std::string& name, int type, const uint8_t* rows, size_t row_bytes, int num_rows,
                        int num_cols) {
     if (num_cols % 32) throw std::invalid_argument(name + ": the native executor needs rows of a multiple of 32 values");
+    check_rows(name, type, row_bytes, num_cols);
+    if (final_norm_) throw std::invalid_argument(name + ": the model is finished");
     auto matrix = std::make_unique<Matrix>();
     matrix->is_float = is_float_type(type);
     const size_t bytes = packed_bytes(type, num_rows, num_cols);
-    uint8_t* data = static_cast<uint8_t*>(map_memory(bytes));
-    packed_memory_.push_back(data);
-    packed_sizes_.push_back(bytes);
+    packed_memory_.emplace_back(bytes);
+    uint8_t* data = packed_memory_.back().data();
     num_packed_bytes_ += bytes;
     matrix->packed = make_packed(type, num_rows, num_cols, data);
-    auto body = [&](int thread) {
-        auto [begin, end] = share(thread, matrix->packed.num_panels);
-        pack(type, rows, row_bytes, num_rows, num_cols, begin, end, data);
-    };
-    pool_.run(body);
+    pool_.each(matrix->packed.num_panels,
+               [&](int, int panel) { pack(type, rows, row_bytes, num_rows, num_cols, panel, panel + 1, data); });
     matrices_[name] = std::move(matrix);
 }
 
@@ -99,11 +111,14 @@ Model::Linear Model::linear_of(std::initializer_list<std::pair<std::string, int>
                                         " x " + std::to_string(num_cols));
         linear.parts.push_back(matrix);
         linear.needs_quant |= !matrix->is_float;
+        linear.num_panels += matrix->packed.num_panels;
+        linear.num_bytes += matrix->packed.panel_bytes * matrix->packed.num_panels;
     }
     return linear;
 }
 
 void Model::finish() {
+    if (final_norm_) throw std::invalid_argument("the model is finished");
     const int hidden = spec_.hidden_size, ffn = spec_.ffn_size, dim = spec_.head_dim;
     const int q_size = spec_.num_heads * dim, kv_size = spec_.num_kv_heads * dim;
     if (hidden % 32 || ffn % 32 || q_size % 32 || dim % 16)
@@ -131,7 +146,6 @@ void Model::finish() {
         layer.post_ffn_norm = vector(spec_.post_norms, "post_ffn_norm", hidden);
         layers_.push_back(std::move(layer));
     }
-    final_norm_ = vector_of("final_norm", hidden);
     head_ = linear_of({{spec_.tied_head ? "embed" : "head", spec_.vocab_size}}, hidden);
 
     const size_t tokens = limits_.max_num_batched_tokens, widest = std::max({hidden, ffn, q_size});
@@ -157,11 +171,7 @@ void Model::finish() {
     items_.reserve(tokens * spec_.num_heads + max_num_slots(limits_.num_threads, max_splits));
     for (int t = 0; t < limits_.num_threads; t++)
         scratch_.push_back(std::make_unique<ThreadScratch>(spec_.vocab_size, dim));
-}
-
-std::pair<int, int> Model::share(int thread, int count) const {
-    const int threads = limits_.num_threads;
-    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
+    final_norm_ = vector_of("final_norm", hidden);  // last: says that the model is finished
 }
 
 }  // namespace inferd

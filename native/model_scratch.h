@@ -8,15 +8,21 @@ namespace inferd {
 // Decode attention is cut into one item per split while there are fewer (sequence, kv head) pairs than this per thread.
 constexpr int kSplitPairsPerThread = 4;
 
+// Row tiles that go through a split of the keys together: its 64 KB (at 64 dims) then come from L2 for all but the first.
+constexpr int kTilesPerItem = 8;
+
 inline size_t max_num_slots(int num_threads, size_t max_splits) { return (size_t)kSplitPairsPerThread * num_threads * max_splits; }
 inline size_t slot_size(int head_dim) { return (size_t)kMaxAttendRows * (head_dim + 2); }
 
 struct Model::ThreadScratch {
     ThreadScratch(int vocab, int head_dim)
-        : sampler(vocab), queries((size_t)kMaxAttendRows * head_dim), part(slot_size(head_dim)), total(slot_size(head_dim)) {}
+        : sampler(vocab), queries(kTilesPerItem * (size_t)kMaxAttendRows * head_dim), part(slot_size(head_dim)),
+          totals(kTilesPerItem * slot_size(head_dim)) {}
     SamplerScratch sampler;
-    std::vector<float> queries;      // (kMaxAttendRows, head_dim)
-    std::vector<float> part, total;  // one slot each
+    std::vector<float> queries;  // (kTilesPerItem, kMaxAttendRows, head_dim)
+    std::vector<float> part;     // one slot
+    std::vector<float> totals;   // (kTilesPerItem,) slots
+    int begin[kTilesPerItem][kMaxAttendRows], end[kTilesPerItem][kMaxAttendRows];
 };
 
 inline Partial partial_at(float* slot) { return {slot, slot + kMaxAttendRows, slot + 2 * kMaxAttendRows}; }

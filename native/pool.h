@@ -1,5 +1,6 @@
-// A persistent pool for SPMD regions: run(f) calls f(thread) on every thread, the caller being thread 0.
-// barrier() inside a region lets all threads meet; both spin briefly, then sleep, so that they yield when cores are short.
+// Fork and join over persistent threads. each(count, f) calls f(thread, i) once for every i in [0, count); the caller is
+// thread 0. Pieces are taken one by one, and each() returns when all pieces are done, not when all threads have come by:
+// a thread that the operating system has put off its core delays nobody unless it holds a piece.
 #pragma once
 
 #include <atomic>
@@ -18,28 +19,38 @@ public:
 
     int num_threads() const { return num_threads_; }
 
-    // body must not throw: an exception in a region would leave the others at a barrier.
-    template <class Body>
-    void run(Body& body) {
-        call_ = [](void* self, int thread) { (*static_cast<Body*>(self))(thread); };
-        argument_ = &body;
-        start_region();
-        body(0);
-        barrier();
+    // f must not throw and must not call each(). What f writes is visible to the caller and to later pieces.
+    template <class F>
+    void each(int count, F&& f) {
+        if (count <= 1 || num_threads_ == 1) {
+            for (int i = 0; i < count; i++) f(0, i);
+            return;
+        }
+        struct Job {
+            F& f;
+            int count;
+        } job{f, count};
+        run(count, &job, [](void* self, int thread, uint32_t num_left) {
+            Job& job = *static_cast<Job*>(self);
+            job.f(thread, job.count - (int)num_left);
+        });
     }
 
-    void barrier();
-
 private:
-    void start_region();
+    using Call = void (*)(void* argument, int thread, uint32_t num_left);
+
+    void run(int count, void* argument, Call call);
+    void take_pieces(int thread);
     void worker(int thread);
 
     const int num_threads_;
-    void (*call_)(void*, int) = nullptr;
-    void* argument_ = nullptr;
-    alignas(64) std::atomic<uint32_t> region_{0};    // counts regions; the top bit ends the threads
-    alignas(64) std::atomic<int> num_arrived_{0};
-    alignas(64) std::atomic<uint32_t> generation_{0};  // counts barriers passed
+    // (number of the job, pieces nobody has taken). Call and argument belong to the job whose pieces are left: they are
+    // written while none are, so a thread that takes a piece has read the right ones.
+    alignas(64) std::atomic<uint64_t> ticket_{0};
+    std::atomic<Call> call_{nullptr};
+    std::atomic<void*> argument_{nullptr};
+    alignas(64) std::atomic<uint32_t> num_done_{0};
+    alignas(64) std::atomic<uint32_t> num_jobs_{0};  // idle threads sleep on it; the top bit ends them
     std::vector<std::thread> threads_;
 };
 

@@ -59,8 +59,8 @@ static void store_kv(const float* k, const float* v, int head_dim, int slot, uin
         uint32_t pair = to_bf16(k[d]) | (uint32_t)to_bf16(k[d + 1]) << 16;
         __builtin_memcpy(k_lane + d * 16, &pair, 4);
     }
-    uint16_t* v_row = v_head + (ptrdiff_t)slot * head_dim;
-    for (int d = 0; d < head_dim; d++) v_row[d] = to_bf16(v[d]);
+    uint16_t* v_lane = v_head + (ptrdiff_t)(slot / 2) * head_dim * 2 + slot % 2;
+    for (int d = 0; d < head_dim; d++) v_lane[2 * d] = to_bf16(v[d]);
 }
 
 static void soft_cap_all(float* x, float cap, int n) {
@@ -80,7 +80,8 @@ static int argmax(const float* x, int n) {
     for (; i + 16 <= n; i += 16) m = max(m, load(x + i));
     best = largest(m);
     for (; i < n; i++) best = x[i] > best ? x[i] : best;
-    for (i = 0; i < n; i++)
+    for (i = 0; i + 16 <= n && !any_equal(load(x + i), best);) i += 16;
+    for (; i < n; i++)
         if (x[i] == best) return i;
     return 0;  // all NaN
 }

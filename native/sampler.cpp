@@ -33,8 +33,6 @@ void report_logprobs(const KernelTable& kernels, std::span<const float> logits, 
     const int n = (int)logits.size();
     max_logit = logits[kernels.argmax(logits.data(), n)];
     log_sum = std::log(kernels.sum_exp(logits.data(), max_logit, 1.0f, n, nullptr));
-    std::fill(top_ids.begin(), top_ids.end(), -1);
-    std::fill(top_logprobs.begin(), top_logprobs.end(), 0.0f);
     const int count = std::min({num_logprobs, (int)top_ids.size(), n});
     if (count <= 0) return;
     // an insertion list of the best so far; ids ascend, so an equal later one never displaces an earlier one
@@ -180,24 +178,22 @@ RowSample sample_row(const KernelTable& kernels, std::span<float> logits, const 
     double log_sum = 0;
     const bool wants_logprobs = how.num_logprobs >= 0;
     const bool changes = how.allowed || !how.bias_ids.empty() || !how.penalty_ids.empty();
-    if (wants_logprobs)
-        report_logprobs(kernels, logits, how.num_logprobs, max_logit, log_sum, top_ids, top_logprobs);
-    else
-        std::fill(top_ids.begin(), top_ids.end(), -1);
+    std::fill(top_ids.begin(), top_ids.end(), -1);
+    std::fill(top_logprobs.begin(), top_logprobs.end(), 0.0f);
+    if (wants_logprobs) report_logprobs(kernels, logits, how.num_logprobs, max_logit, log_sum, top_ids, top_logprobs);
     if (how.target >= 0) {
         if (!wants_logprobs) return {how.target, 0, 0};
         float logprob = (float)((double)logits[how.target] - max_logit - log_sum);
         return {how.target, logprob, rank_of(logits, how.target)};
     }
     // ranks are of the raw logits: keep them when something below changes them
-    thread_local std::vector<float> raw;
-    if (wants_logprobs && changes) raw.assign(logits.begin(), logits.end());
+    if (wants_logprobs && changes) std::copy(logits.begin(), logits.end(), scratch.raw.begin());
     if (changes) apply_constraints(logits, how);
     const int n = (int)logits.size();
     const bool greedy = how.temperature == 0 || how.top_k == 1 || how.top_p == 0;
     const int token = greedy ? kernels.argmax(logits.data(), n) : draw(kernels, logits, how, scratch);
     if (!wants_logprobs) return {token, 0, 0};
-    std::span<const float> before = changes ? std::span<const float>(raw) : std::span<const float>(logits);
+    std::span<const float> before = changes ? std::span<const float>(scratch.raw) : std::span<const float>(logits);
     return {token, (float)((double)before[token] - max_logit - log_sum), rank_of(before, token)};
 }
 

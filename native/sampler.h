@@ -37,8 +37,8 @@ struct Candidate {
 
 // Scratch of one thread.
 struct SamplerScratch {
-    explicit SamplerScratch(int vocab) : probs(vocab) { candidates.reserve(vocab); }
-    std::vector<float> probs;
+    explicit SamplerScratch(int vocab) : probs(vocab), raw(vocab) { candidates.reserve(vocab); }
+    std::vector<float> probs, raw;
     std::vector<Candidate> candidates;
 };
 

@@ -36,6 +36,19 @@ static inline V16 load_bf16(const uint16_t* p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
+// rounds to bf16 (to nearest even), stores, and returns what was stored; NaN may become any value
+static inline V16 store_bf16(uint16_t* p, V16 a) {
+    const __m512i bits = _mm512_castps_si512(a.v), lowest = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i high = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, lowest), _mm512_set1_epi32(0x7FFF)), 16);
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(high));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(high, 16))};
+}
+// as store_bf16 for values that are not negative, ties away from zero: half the instructions
+static inline V16 store_bf16_positive(uint16_t* p, V16 a) {
+    const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x8000));
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+    return {_mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32((int)0xFFFF0000u)))};
+}
 // 16 pairs of bf16: the first and the second of each pair
 static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
     __m512i pairs = _mm512_loadu_si512(p);
@@ -112,6 +125,22 @@ static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
     even = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
     odd = {_mm256_castsi256_ps(_mm256_and_si256(a, high)), _mm256_castsi256_ps(_mm256_and_si256(b, high))};
 }
+static inline __m256i bf16_half(__m256 a) {
+    const __m256i bits = _mm256_castps_si256(a), lowest = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, lowest), _mm256_set1_epi32(0x7FFF)), 16);
+}
+static inline V16 store_bf16(uint16_t* p, V16 a) {
+    const __m256i lo = bf16_half(a.lo), hi = bf16_half(a.hi);
+    _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), 0xD8));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+}
+static inline V16 store_bf16_positive(uint16_t* p, V16 a) {
+    const __m256i half = _mm256_set1_epi32(0x8000), high = _mm256_set1_epi32((int)0xFFFF0000u);
+    const __m256i lo = _mm256_add_epi32(_mm256_castps_si256(a.lo), half), hi = _mm256_add_epi32(_mm256_castps_si256(a.hi), half);
+    const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(lo, 16), _mm256_srli_epi32(hi, 16));
+    _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(packed, 0xD8));
+    return {_mm256_castsi256_ps(_mm256_and_si256(lo, high)), _mm256_castsi256_ps(_mm256_and_si256(hi, high))};
+}
 static inline V16 abs(V16 a) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
@@ -163,6 +192,23 @@ static inline V16 keep_lanes(const V16& a, int begin, int end, const V16& b) {
     INFERD_EACH(i >= begin && i < end ? a.v[i] : b.v[i]);
 }
 static inline V16 load_bf16(const uint16_t* p) { INFERD_EACH(bits_to_float((uint32_t)p[i] << 16)); }
+static inline V16 store_bf16(uint16_t* p, const V16& a) {
+    V16 r;
+    for (int i = 0; i < 16; i++) {
+        const uint32_t bits = __builtin_bit_cast(uint32_t, a.v[i]);
+        p[i] = (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+        r.v[i] = bits_to_float((uint32_t)p[i] << 16);
+    }
+    return r;
+}
+static inline V16 store_bf16_positive(uint16_t* p, const V16& a) {
+    V16 r;
+    for (int i = 0; i < 16; i++) {
+        p[i] = (uint16_t)((__builtin_bit_cast(uint32_t, a.v[i]) + 0x8000) >> 16);
+        r.v[i] = bits_to_float((uint32_t)p[i] << 16);
+    }
+    return r;
+}
 static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
     for (int i = 0; i < 16; i++) {
         even.v[i] = bits_to_float((uint32_t)p[2 * i] << 16);
@@ -206,6 +252,20 @@ static inline float largest(const V16& a) {
     float m = a.v[0];
     for (int i = 1; i < 16; i++) m = a.v[i] > m ? a.v[i] : m;
     return m;
+#endif
+}
+
+// whether some lane equals x
+static inline bool any_equal(const V16& a, float x) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(x), _CMP_EQ_OQ) != 0;
+#elif defined(__AVX2__)
+    const __m256 wanted = _mm256_set1_ps(x);
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a.lo, wanted, _CMP_EQ_OQ), _mm256_cmp_ps(a.hi, wanted, _CMP_EQ_OQ))) != 0;
+#else
+    bool any = false;
+    for (int i = 0; i < 16; i++) any |= a.v[i] == x;
+    return any;
 #endif
 }
 

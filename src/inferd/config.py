@@ -30,10 +30,13 @@ class EngineConfig:
     executor: ExecutorName = "native"
     num_threads: int | None = None  # auto: the cores this process may use
     seed: int = 0  # for requests without a seed of their own
+    speculative: Literal["off", "ngram"] = "ngram"  # changes speed only: outputs are the same
+    itl_target: float | None = None  # seconds between tokens that prefill beside decodes must leave room for
     max_queue_len: int = 1024  # waiting requests; more are refused
 
     def __post_init__(self) -> None:
-        _require(self.max_model_len is None or self.max_model_len >= 1, "max_model_len", self.max_model_len, "at least 1")
+        length = self.max_model_len
+        _require(length is None or length >= 1, "max_model_len", length, "at least 1")
         _require(1 <= self.max_num_seqs <= 4096, "max_num_seqs", self.max_num_seqs, "from 1 to 4096")
         budget = self.max_num_batched_tokens
         _require(budget is None or 1 <= budget <= 65536, "max_num_batched_tokens", budget, "from 1 to 65536")
@@ -45,6 +48,10 @@ class EngineConfig:
         _require(self.executor in ("native", "reference"), "executor", self.executor, '"native" or "reference"')
         threads = self.num_threads
         _require(threads is None or 1 <= threads <= 256, "num_threads", threads, "from 1 to 256")
+        kind = self.speculative
+        _require(kind in ("off", "ngram"), "speculative", kind, '"off" or "ngram"')
+        target = self.itl_target
+        _require(target is None or 0 < target <= 60, "itl_target", target, "above 0 and at most 60 seconds")
         _require(self.max_queue_len >= 1, "max_queue_len", self.max_queue_len, "at least 1")
 
     @property

@@ -190,3 +190,5 @@ class EngineStats:
     num_prefix_queried_tokens: int
     num_prefix_hit_tokens: int
     num_preemptions: int
+    num_drafted_tokens: int = 0  # guesses of speculation that were checked
+    num_accepted_tokens: int = 0  # and those that were right

@@ -1,4 +1,4 @@
-"""The native executor against the reference: every family, every weight type, every ISA; and its bits against itself."""
+"""The native executor against the reference: every family, weight type and ISA; and its bits against itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from inferd.executors import _native
+
+import inferd._native as _native
+from inferd.errors import UnsupportedModelError
 from inferd.executors.native import NativeExecutor
 from inferd.executors.reference import ReferenceExecutor
 from inferd.quantization.types import TensorType
@@ -124,7 +126,9 @@ def test_sampler_equals_the_reference():
         "num_logprobs": rng.choice([-1, 0, 5], num_rows),
         "target": rng.choice([-1, -1, 7], num_rows),
         "penalties": [{int(i): int(rng.integers(0, 4)) for i in rng.integers(0, vocab, 6)} for _ in range(num_rows)],
-        "bias": [{int(i): float(rng.choice([5, -5, -np.inf])) for i in rng.integers(0, vocab, 3)} for _ in range(num_rows)],
+        "bias": [
+            {int(i): float(rng.choice([5, -5, -np.inf])) for i in rng.integers(0, vocab, 3)} for _ in range(num_rows)
+        ],
         "masks": [None if i % 3 else sorted({*rng.integers(0, vocab, 40).tolist()}) for i in range(num_rows)],
         "vocab_size": vocab,
     }
@@ -176,6 +180,100 @@ def test_a_broken_batch_is_refused_and_changes_nothing(change):
     with pytest.raises(ValueError, match="step:"):
         executor.step(replace(good, **change))
     assert np.array_equal(executor.logits(good), want)
+
+
+_HOSTILE = {
+    "i": [-(2**31), -2, -1, 0, 1, 7, 16, 63, 64, 319, 320, 2**30, 2**31 - 1],
+    "u": [0, 1, 2**31, 2**32 - 1],
+    "f": [0, 1, -1, 0.5, 1e-45, 1e30, np.inf, -np.inf, np.nan],
+}
+
+
+def mutate(rng, array):
+    """A copy of the array with one hostile value, or another length, shape or dtype."""
+    kind = rng.integers(0, 6)
+    if kind <= 2 and array.size:
+        changed = array.copy()
+        value = np.array(rng.choice(_HOSTILE[array.dtype.kind]))
+        changed.reshape(-1)[rng.integers(array.size)] = value.astype(array.dtype)
+        return changed
+    if kind == 3:
+        return np.ascontiguousarray(array[: rng.integers(0, len(array) + 1)])
+    if kind == 4:
+        return np.resize(array, (len(array) + 2, *array.shape[1:]))
+    return array.reshape(-1, 1, 1) if rng.integers(2) else array.astype(np.complex64)
+
+
+def test_random_broken_batches_are_refused_by_name_and_change_nothing():
+    checkpoint = tiny_checkpoint("llama")
+    vocab = checkpoint.spec.vocab_size
+    executor = native(checkpoint)
+    probe = batch([(tokens(20, vocab, 3), 0, [60, 61])])
+    executor.logits(batch([(tokens(30, vocab, 4), 0, [0, 1])]))
+    extra = {"masks": [[1, 2], None], "penalties": [{3: 1}, {5: 0, 6: 2}], "bias": [{}, {4: -1.0}]}
+    draws = {"temperature": [0.8, 0], "top_p": 0.9, "num_logprobs": [3, -1], "vocab_size": vocab}
+    good = batch([([1, 2], 3, [2, 3]), ([5], 30, [0, 1])], **draws, **extra)
+    fields = [(good, name) for name in good.__slots__ if name != "sampling"]
+    fields += [(good.sampling, name) for name in good.sampling.__slots__]
+    want, rng, refused = executor.logits(probe), np.random.default_rng(0), 0
+    for trial in range(6000):
+        changes = [fields[i] for i in rng.choice(len(fields), rng.integers(1, 3), replace=False)]
+        of_batch = {name: mutate(rng, getattr(owner, name)) for owner, name in changes if owner is good}
+        of_sampling = {name: mutate(rng, getattr(owner, name)) for owner, name in changes if owner is not good}
+        broken = replace(good, sampling=replace(good.sampling, **of_sampling), **of_batch)
+        try:
+            result = executor.step(broken)
+        except ValueError as error:
+            refused += 1
+            named = [name for _, name in fields if f"step: {name}:" in str(error)]
+            assert named, error  # noqa: PT017
+        else:
+            assert ((result.token_ids >= 0) & (result.token_ids < vocab)).all()
+        if trial % 500 == 0:
+            assert np.array_equal(executor.logits(probe), want)
+    assert refused > 3000
+
+
+def test_a_refused_batch_leaves_the_cache_as_it_was():
+    checkpoint = tiny_checkpoint("llama")
+    executor, table = native(checkpoint), [0, 1]
+    executor.logits(batch([(tokens(20, checkpoint.spec.vocab_size), 0, table)]))
+    copy = replace(batch([([5], 20, table)], copies=[(9, 0)]), logit_rows=np.array([7], np.int32))
+    want = executor.logits(batch([([5], 20, table)]))
+    with pytest.raises(ValueError, match="logit_rows"):
+        executor.step(copy)
+    assert np.array_equal(executor.logits(batch([([5], 20, table)])), want)
+
+
+def test_more_memory_than_the_machine_has_is_a_memory_error():
+    with pytest.raises(MemoryError, match="KV blocks"):
+        native(tiny_checkpoint("llama"), num_blocks=2**31 - 1, block_size=256)
+
+
+LIMIT_CHANGES = {"block_size": 48, "num_threads": 0, "num_blocks": 0, "max_model_len": 0, "max_num_batched_tokens": -1}
+
+
+@pytest.mark.parametrize("name", LIMIT_CHANGES)
+def test_a_limit_out_of_range_is_refused_by_name(name):
+    with pytest.raises(UnsupportedModelError, match=name):
+        native(tiny_checkpoint("llama"), **{name: LIMIT_CHANGES[name]})
+
+
+def test_not_a_number_in_one_sequence_touches_no_other():
+    """Stale blocks full of NaN, and a neighbour that computes NaN."""
+    checkpoint = tiny_checkpoint("llama")
+    weight = checkpoint.weights["embed"]
+    poisoned = weight.data.copy()
+    poisoned.view(np.float32)[9] = np.nan
+    checkpoint = replace(checkpoint, weights=checkpoint.weights | {"embed": replace(weight, data=poisoned)})
+    clean, dirty = native(checkpoint), native(checkpoint)
+    dirty.logits(batch([([9] * 32, 0, [0, 1])]))
+    want = clean.logits(batch([([3, 4, 5], 0, [0])]))
+    got = dirty.logits(batch([([9, 9], 0, [4]), ([3, 4, 5], 0, [0])], logit_rows=[4]))
+    assert np.isfinite(want).all()
+    assert np.array_equal(got, want)
+    result = dirty.step(batch([([9], 0, [4])], temperature=1, num_logprobs=2))
+    assert 0 <= result.token_ids[0] < checkpoint.spec.vocab_size
 
 
 def test_other_isas_agree():

@@ -73,3 +73,24 @@ def test_quantizer_errs_by_at_most_half_a_step(kind: TensorType, step: float) ->
     values[3, :32] = 0  # a block of zeros must not divide by its scale
     error = np.abs(dequantize(kind, quantize(kind, values), 256) - values).max()
     assert error <= 0.5 * step + 0.004 * (step > 0)  # 0.004: rounding of the fp16 scale and minimum
+
+
+@pytest.mark.parametrize("kind", list(_SCALES), ids=lambda kind: kind.name)
+def test_extreme_scales_equal_the_gguf_library(kind: TensorType) -> None:
+    """Zero, subnormal, largest, infinite and NaN scales and minima, in every combination, of both signs."""
+    positive = [0, 1, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0x7C00, 0x7C01, 0x7E00]
+    halves = np.array([*positive, *(half | 0x8000 for half in positive)], np.uint16)
+    values, size = BLOCK_SIZES[kind]
+    rng = np.random.default_rng(int(kind) + 100)
+    blocks = rng.integers(0, 256, (len(halves) ** 2, size), np.uint8)  # (num_blocks, size)
+    blocks[::7, :] = 0xFF
+    blocks[3::7, :] = 0
+    for at, chosen in zip(_SCALES[kind], np.meshgrid(halves, halves), strict=False):
+        blocks[:, at : at + 2] = np.ascontiguousarray(chosen.reshape(-1, 1)).view(np.uint8)
+    with np.errstate(all="ignore"):
+        ours = dequantize(kind, blocks, values)
+        theirs = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(kind))).reshape(ours.shape)
+    assert np.isfinite(ours).any()
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+    numbers = ~np.isnan(ours)
+    np.testing.assert_array_equal(ours[numbers].view(np.uint32), theirs[numbers].view(np.uint32))

@@ -1,106 +1,116 @@
-"""The OpenAI routes with the real client, on a mock engine."""
+"""The real openai client against the mock engine, which answers with the prompt over and over."""
 
-import signal
-import time
+from __future__ import annotations
 
-import httpx
 import openai
-import psutil
 import pytest
 
 from support.server import running
 
-
-@pytest.fixture(scope="module")
-def url():
-    with running() as (base, _):
-        yield base
+MODEL = "mock/model"
+HELLO = [{"role": "user", "content": "hello"}]
 
 
-def client(url):
+@pytest.fixture
+def client(url: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=url + "/v1/", api_key="any", max_retries=0)
 
 
-def ask(url, **body):
-    body = {"model": "mock/model", "prompt": "ab", **body}
-    return httpx.post(url + "/v1/completions", json=body, timeout=20)
+def test_completion(client):
+    answer = client.completions.create(model=MODEL, prompt="ab", max_tokens=5, n=2)
+    assert [(choice.index, choice.text, choice.finish_reason) for choice in answer.choices] == [
+        (0, "ababa", "length"), (1, "ababa", "length")]  # fmt: skip
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (2, 10, 12)
 
 
-def test_completion(url):
-    answer = client(url).completions.create(model="mock/model", prompt="ab", max_tokens=5, n=2)
-    assert [choice.text for choice in answer.choices] == ["ababa"] * 2
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 10)
+def test_chat(client):
+    answer = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=7, stop=["oh"])
+    choice = answer.choices[0]
+    assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", "hell", "stop")
+    assert choice.model_extra["stop_reason"] == "oh"
+    assert answer.usage.prompt_tokens_details.cached_tokens == 1
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 0
+    assert answer._request_id
 
 
-def test_chat_stream_equals_whole_and_ends_with_usage(url):
-    messages = [{"role": "user", "content": "hello"}]
-    chunks = list(client(url).chat.completions.create(
-        model="mock/model", messages=messages, max_completion_tokens=7, stream=True,
-        stream_options={"include_usage": True}))
+def test_chat_stream_equals_whole_and_ends_with_usage(client):
+    chunks = list(client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_completion_tokens=7, max_tokens=3, stream=True,
+        stream_options={"include_usage": True}))  # fmt: skip
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == "hellohe"
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert chunks[-2].choices[0].delta.content is None
     assert chunks[-1].choices == []
     assert chunks[-1].usage.completion_tokens == 7
+    assert all(chunk.usage is None for chunk in chunks[:-1])
     assert len({(c.id, c.created, c.model) for c in chunks}) == 1
 
 
-@pytest.mark.parametrize(("body", "param"), [
-    ({"max_tokens": -1}, "max_tokens"), ({"n": True}, "n"), ({"temperature": "hot"}, "temperature"),
-    ({"logprobs": 1}, "logprobs"), ({"tools": [{}]}, "tools"), ({"seed": 2**70}, "seed"),
-])
-def test_bad_fields_are_named(url, body, param):
-    answer = ask(url, **body)
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["error"]["param"] == param
-    assert answer.headers["x-should-retry"] == "false"
+def test_stream_of_several_choices(client):
+    texts = ["", "", ""]
+    reasons = {}
+    for chunk in client.completions.create(model=MODEL, prompt="xyz", max_tokens=6, n=3, stream=True):
+        choice = chunk.choices[0]
+        texts[choice.index] += choice.text
+        reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
+    assert texts == ["xyzxyz"] * 3
+    assert reasons == {0: "length", 1: "length", 2: "length"}
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"[" * 100000, b'{"a":"\\ud800"}', b"\xff", b"NaN"])
-def test_malformed_json(url, raw):
-    answer = httpx.post(url + "/v1/completions", content=raw, headers={"content-type": "application/json"})
-    assert answer.status_code == 400
-    assert "Traceback" not in answer.text
+def test_chat_logprobs(client):
+    answer = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2, logprobs=True, top_logprobs=2)
+    first, second = answer.choices[0].logprobs.content
+    assert (first.token, first.logprob, first.bytes) == ("h", -0.5, [104])
+    assert [(top.token, top.logprob) for top in second.top_logprobs] == [("e", -0.5), ("f", -1.5)]
 
 
-def test_statuses(url):
-    assert ask(url, model="no").json()["error"]["code"] == "model_not_found"
-    assert ask(url, prompt="a" * 5000).json()["error"]["code"] == "context_length_exceeded"
-    assert httpx.get(url + "/v1/completions").status_code == 405
-    assert httpx.get(url + "/nothing").status_code == 404
-    assert httpx.get(url + "/v1//models").json()["data"][0]["id"] == "mock/model"
-    assert httpx.get(url + "/v1/models/mock/model").status_code == 200
-    assert httpx.get(url + "/health", headers={"host": "evil.example"}).status_code == 421
-    assert "vllm:num_requests_running" in httpx.get(url + "/metrics").text
+def test_streamed_logprobs_are_those_of_the_whole(client):
+    options = {"model": MODEL, "messages": HELLO, "max_tokens": 9, "logprobs": True, "top_logprobs": 1, "stop": "oh"}
+    whole = client.chat.completions.create(**options).choices[0].logprobs.content
+    streamed = [entry for chunk in client.chat.completions.create(**options, stream=True)
+                for entry in (chunk.choices[0].logprobs.content if chunk.choices[0].logprobs else [])]  # fmt: skip
+    assert streamed == whole
+    assert [entry.token for entry in whole] == list("helloh")
 
 
-def test_only_health_is_open():
-    with running(api_keys=["secret"]) as (url, _):
-        for path in ("/v1/models", "/metrics", "/ready", "//health", "/health/", "/v1/health", "/nothing"):
-            assert httpx.get(url + path).status_code == 401, path
-        assert httpx.get(url + "/health").status_code == 200
-        assert httpx.get(url + "/v1/models", headers={"authorization": "Bearer secret"}).status_code == 200
+def test_no_character_is_split(client):
+    text = "aé€😀"
+    for n in range(1, 11):
+        stream = client.completions.create(model=MODEL, prompt=text, max_tokens=n, stream=True)
+        joined = "".join(chunk.choices[0].text for chunk in stream)
+        assert joined == text.encode()[:n].decode(errors="replace")
 
 
-def test_a_crash_fails_its_request_and_the_next_one_works():
+def test_models(client):
+    assert [model.id for model in client.models.list()] == [MODEL, "model"]
+    assert client.models.retrieve(MODEL).model_extra["max_model_len"] == 4096
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("other")
+    assert caught.value.code == "model_not_found"
+
+
+def test_errors_are_typed(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=5000)
+    assert caught.value.code == "context_length_exceeded"
+    assert "4096" in str(caught.value)
+    assert "5006" in str(caught.value)
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="other", prompt="a")
+
+
+def test_an_error_inside_a_stream_raises():
     with running() as (url, _):
-        for word in ("<crash>", "<raise>"):
-            assert ask(url, prompt=word).status_code == 500
-            assert ask(url, max_tokens=2).json()["choices"][0]["text"] == "ab"
+        client = openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0)
+        stream = client.completions.create(model=MODEL, prompt="<raise>", stream=True)
+        with pytest.raises(openai.APIError, match="engine stopped"):
+            list(stream)
 
 
-def test_a_disconnect_aborts():
-    with running() as (url, _):
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url + "/v1/completions", timeout=0.5,
-                       json={"model": "mock/model", "prompt": "<slow>", "max_tokens": 2000})
-        time.sleep(1.5)
-        assert 'vllm:num_requests_running{model_name="mock/model"} 0.0' in httpx.get(url + "/metrics").text
-
-
-def test_sigterm_ends_with_zero_and_no_worker_left():
-    with running() as (_, process):
-        workers = psutil.Process(process.pid).children()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert workers
-        assert not any(worker.is_running() for worker in workers)
+def test_wrong_key():
+    with running(api_keys=["right"]) as (url, _):
+        right = openai.OpenAI(base_url=url + "/v1", api_key="right", max_retries=0)
+        assert right.completions.create(model=MODEL, prompt="ab", max_tokens=1).choices[0].text == "a"
+        with pytest.raises(openai.AuthenticationError):
+            right.with_options(api_key="wrong").completions.create(model=MODEL, prompt="ab")

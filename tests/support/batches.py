@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from inferd.executors.base import SamplingBatch, StepBatch
 
 _SAMPLING_DEFAULTS: dict[str, tuple[Any, float]] = {

@@ -14,18 +14,22 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import json, sys
+from inferd.config import EngineConfig
 from inferd.gateway.app import serve
 from inferd.gateway.config import ModelConfig, ServerConfig
 options = json.loads(sys.argv[1])
-options["api_keys"] = tuple(options.get("api_keys", ()))
+for name in ("api_keys", "cors_origins", "allowed_hosts"):
+    options[name] = tuple(options.get(name, ()))
+options["engine"] = EngineConfig(**options.get("engine", {}))
 config = ServerConfig(models=(ModelConfig(model="mock/model"),), port=0,
-                      worker_factory="support.mock_engine:build", **options)
+                      **{"worker_factory": "support.mock_engine:build", **options})
 sys.exit(serve(config, on_ready=lambda url: print(url, flush=True)))
 """
 
 
 @contextmanager
 def running(**options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Options of ServerConfig; engine: a dict of EngineConfig's. Yields the base URL and the gateway's process."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
     command = [sys.executable, "-c", CODE, json.dumps(options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from inferd.models.checkpoint import Checkpoint, TokenizerSource
 from inferd.models.loader import expected_shape
 from inferd.models.spec import DecoderSpec, LayerSpec, RopeSpec, tensor_names

@@ -7,30 +7,28 @@ known under a token budget. Prefill in chunks, prefix reuse and recompute after 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from inferd.engine.kv_cache import KVCache
-from inferd.engine.sequence import RequestState, Sequence
+from inferd.engine.sequence import RequestState, Sequence, TokenCounts
+from inferd.engine.text import SequenceText
 
 _WATERMARK_BLOCKS = 1  # kept free at admission, so that the newcomer does not preempt on its first decode
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """num_tokens new tokens of a sequence; all of its known tokens when `samples`."""
+    """num_tokens new tokens of a sequence; all of its known tokens when `samples`. drafts: guesses that follow them."""
 
     sequence: Sequence
     num_tokens: int
+    drafts: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
         return self.sequence.num_computed_tokens + self.num_tokens == self.sequence.num_tokens
 
-    @property
-    def num_draws(self) -> int:
-        """Tokens drawn from the last row: one for itself and one for each sibling born here."""
-        return 1 + self.sequence.pending_forks if self.samples else 0
 
 
 @dataclass(slots=True)
@@ -80,16 +78,22 @@ class Scheduler:
             heapq.heapify(self._waiting)
 
     def finish(self, sequence: Sequence) -> None:
+        if sequence.slot < 0:  # a sibling that found no block at its birth may end with its first token
+            self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
+            heapq.heapify(self._waiting)
         self._leave(sequence)
         sequence.is_finished = True
 
-    def plan(self) -> list[Scheduled]:
-        """What the next step computes; takes the blocks it needs. Decodes first, then chunks of prompts, then newcomers."""
-        budget = self._token_budget
+    def plan(self, prefill_budget: Callable[[int], int]) -> list[Scheduled]:
+        """What the next step computes; takes the blocks it needs. Decodes first, then prompt chunks, then newcomers.
+
+        prefill_budget(number of decodes): most prompt tokens beside them.
+        """
         planned: dict[int, Scheduled] = {}
         self._running.sort(key=lambda s: s.order)
         decoding = [s for s in self._running if s.num_tokens - s.num_computed_tokens == 1]
         catching_up = [s for s in self._running if s.num_tokens - s.num_computed_tokens != 1]
+        budget = min(self._token_budget, len(decoding) + prefill_budget(len(decoding)))
         for sequence in decoding + catching_up:
             if budget == 0 or sequence.slot < 0:  # preempted meanwhile
                 continue
@@ -104,6 +108,14 @@ class Scheduler:
             planned[id(newcomer)] = Scheduled(newcomer, count)
             budget -= count
         return list(planned.values())
+
+    def extend(self, scheduled: Scheduled, num_drafts: int) -> bool:
+        """Blocks for guesses too, when they are free; nobody leaves for a guess."""
+        sequence = scheduled.sequence
+        num_tokens = sequence.num_computed_tokens + scheduled.num_tokens + num_drafts
+        blocks = self._kv_cache.allocate(max(0, self._kv_cache.blocks_for(num_tokens) - len(sequence.block_ids)))
+        sequence.block_ids += blocks or ()
+        return blocks is not None
 
     def take_copies(self) -> list[tuple[int, int]]:
         copies, self._copies = self._copies, []
@@ -167,8 +179,7 @@ class Scheduler:
 
     def _find_cached(self, sequence: Sequence) -> list[int]:
         state = sequence.state
-        wants_prompt_rows = state.prompt_logprobs is not None and len(state.prompt_logprobs) < sequence.num_prompt_tokens
-        if wants_prompt_rows:
+        if state.wants_prompt_rows:
             return []
         # at least the last token is computed: its logits are needed
         return self._kv_cache.match_prefix(state.root_key, sequence.token_ids, sequence.num_tokens - 1)
@@ -190,10 +201,10 @@ class Scheduler:
             sequence.state.num_cached_tokens = sequence.num_computed_tokens
             self.totals.num_prompt_tokens += sequence.num_prompt_tokens
 
-    def advance(self, scheduled: Scheduled) -> None:
-        """The step is done: computed catches up, full blocks become findable."""
-        sequence, size = scheduled.sequence, self._kv_cache.block_size
-        sequence.num_computed_tokens += scheduled.num_tokens
+    def advance(self, sequence: Sequence, num_tokens: int) -> None:
+        """Computed catches up by num_tokens known tokens; full blocks become findable."""
+        size = self._kv_cache.block_size
+        sequence.num_computed_tokens += num_tokens
         while (done := len(sequence.block_keys)) < sequence.num_computed_tokens // size:
             parent = sequence.block_keys[-1] if done else sequence.state.root_key
             tokens = sequence.token_ids[done * size : (done + 1) * size]
@@ -201,10 +212,10 @@ class Scheduler:
 
     def append(self, sequence: Sequence, token_id: int) -> None:
         sequence.token_ids.append(token_id)
-        if sequence.output_counts is not None:
-            sequence.output_counts[token_id] = sequence.output_counts.get(token_id, 0) + 1
+        if sequence.counts is not None:
+            sequence.counts.add(token_id)
 
-    def fork(self, parent: Sequence) -> Sequence:
+    def fork(self, parent: Sequence, text: SequenceText) -> Sequence:
         """A sibling that shares the computed prompt: full blocks by reference, the last one by copy.
 
         Without a free block for the copy it queues and computes the prompt again (the prefix cache will help).
@@ -214,11 +225,12 @@ class Scheduler:
             index=parent.state.sampling.n - parent.pending_forks,
             token_ids=parent.token_ids[: parent.num_prompt_tokens],
             num_prompt_tokens=parent.num_prompt_tokens,
-            output_counts=dict(parent.output_counts) if parent.output_counts is not None else None,
+            text=text,
+            counts=TokenCounts(parent.state.request.prompt_token_ids) if parent.counts is not None else None,
         )
         parent.pending_forks -= 1
-        num_full = parent.num_prompt_tokens // self._kv_cache.block_size
-        partial = parent.block_ids[num_full : num_full + 1] if parent.num_prompt_tokens % self._kv_cache.block_size else []
+        num_full, rest = divmod(parent.num_prompt_tokens, self._kv_cache.block_size)
+        partial = parent.block_ids[num_full : num_full + 1] if rest else []
         own = self._kv_cache.allocate(len(partial))
         if own is None:
             self.add(child)
@@ -237,9 +249,11 @@ class Scheduler:
         """Raises AssertionError when an invariant is broken."""
         waiting = [sequence for _, sequence in self._waiting]
         self._kv_cache.check([s.block_ids for s in self._running])
-        assert all(not s.block_ids and s.slot < 0 and not s.is_finished for s in waiting), "a waiting sequence holds blocks"
+        assert not any(s.block_ids or s.slot >= 0 or s.is_finished for s in waiting), "a waiting sequence holds blocks"
         slots = [s.slot for s in self._running]
         assert sorted(slots + self._free_slots) == list(range(self._max_num_seqs)), "slots are lost or doubled"
         for s in self._running:
-            assert not s.is_finished and 0 <= s.num_computed_tokens <= s.num_tokens, "a sequence is ahead of itself"
-            assert len(s.block_ids) >= self._kv_cache.blocks_for(s.num_computed_tokens), "computed tokens without a block"
+            assert not s.is_finished, "a finished sequence runs"
+            assert 0 <= s.num_computed_tokens <= s.num_tokens, "a sequence is ahead of itself"
+            num_needed = self._kv_cache.blocks_for(s.num_computed_tokens)
+            assert len(s.block_ids) >= num_needed, "computed tokens without a block"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from inferd.errors import UnsupportedModelError
-from inferd.executors import _native
+import inferd._native as _native
+from inferd.errors import ConfigError, UnsupportedModelError
 from inferd.executors.base import F32, StepBatch, StepResult
 from inferd.executors.reference import inverse_frequencies
 from inferd.models.checkpoint import Checkpoint
@@ -22,13 +24,22 @@ Progress = Callable[[int, int], None]
 
 
 def cpu_info() -> dict[str, Any]:
-    """The instruction set the kernels run with, and those they could: {"isa": str, "available": [str, ...]}."""
-    return {"isa": _native.isa(), "available": _native.available_isas().split(",")}
+    """The instruction set the kernels run with, and those they could: {"isa": str, "available": [str, ...]}.
+
+    Raises ConfigError when INFERD_ISA names one that this CPU cannot run.
+    """
+    try:
+        isa = _native.isa()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return {"isa": isa, "available": _native.available_isas().split(",")}
 
 
 class NativeExecutor:
-    """Runs whole steps in C++ on this machine's CPU. Raises UnsupportedModelError when a size does not fit the kernels.
+    """Runs whole steps in C++ on this machine's CPU.
 
+    Raises UnsupportedModelError when a size does not fit the kernels, MemoryError when weights, KV cache and scratch do
+    not fit the machine. A batch that breaks the contract raises ValueError naming the field, and changes nothing.
     progress(done_bytes, total_bytes) is called while weights are packed.
     """
 
@@ -44,6 +55,7 @@ class NativeExecutor:
         num_threads: int,
         progress: Progress | None = None,
     ) -> None:
+        cpu_info()
         self._spec = checkpoint.spec
         self._num_blocks = num_blocks
         self._block_size = block_size
@@ -51,11 +63,13 @@ class NativeExecutor:
         limits = _native.Limits(
             num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads
         )
-        self._model: Any = _native.Model(_native_spec(checkpoint.spec), limits)
         try:
+            self._model: Any = _native.Model(_native_spec(checkpoint.spec), limits)
             self._load(checkpoint, progress)
         except ValueError as error:
             raise UnsupportedModelError(str(error)) from None
+        except MemoryError:
+            raise MemoryError(f"not enough memory for {checkpoint.name} with {num_blocks} KV blocks") from None
 
     def _load(self, checkpoint: Checkpoint, progress: Progress | None) -> None:
         total, done = checkpoint.num_weight_bytes, 0
@@ -71,6 +85,7 @@ class NativeExecutor:
             if progress:
                 progress(done, total)
         self._model.finish()
+        _release_pages(checkpoint)
 
     @property
     def spec(self) -> DecoderSpec:
@@ -103,9 +118,11 @@ class NativeExecutor:
         return logits
 
     def _step(self, batch: StepBatch, logits: F32) -> StepResult:
-        num_rows = len(batch.logit_rows)
+        num_rows, vocab_size = len(batch.logit_rows), self._spec.vocab_size
         sampling = batch.sampling
-        num_top = max(0, int(sampling.num_logprobs.max(initial=0)))
+        num_top = int(sampling.num_logprobs.max(initial=0))
+        if num_top > vocab_size:
+            raise ValueError(f"step: num_logprobs: must be -1 .. {vocab_size}, got {num_top}")
         result = StepResult(
             token_ids=np.empty(num_rows, np.int32),
             logprobs=np.empty(num_rows, np.float32),
@@ -113,21 +130,19 @@ class NativeExecutor:
             top_ids=np.empty((num_rows, num_top), np.int32),
             top_logprobs=np.empty((num_rows, num_top), np.float32),
         )
-        self._model.step(
-            batch.token_ids,
-            batch.query_starts,
-            batch.context_lens,
-            batch.block_tables,
-            batch.block_copies,
-            batch.logit_rows,
-            *(getattr(sampling, name) for name in _NATIVE_ORDER),
-            result.token_ids,
-            result.logprobs,
-            result.ranks,
-            result.top_ids,
-            result.top_logprobs,
-            logits,
-        )
+        try:
+            self._model.step(
+                *_batch_arrays(batch),
+                *_sampling_arrays(sampling),
+                result.token_ids,
+                result.logprobs,
+                result.ranks,
+                result.top_ids,
+                result.top_logprobs,
+                logits,
+            )
+        except TypeError:
+            raise ValueError(_misfit(batch)) from None
         return result
 
     def close(self) -> None:
@@ -135,29 +150,63 @@ class NativeExecutor:
         self._model = None
 
 
-# the order of native/bindings.cpp
-_NATIVE_ORDER = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "seed",
-    "draw_index",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "target",
-    "num_logprobs",
-    "penalty_starts",
-    "penalty_ids",
-    "penalty_counts",
-    "bias_starts",
-    "bias_ids",
-    "bias_values",
-    "mask_index",
-    "allowed_masks",
-)
+# name and kind (dtype, dimensions) of each array, in the order of native/bindings.cpp
+_BATCH_ARRAYS = {
+    "token_ids": ("int32", 1),
+    "query_starts": ("int32", 1),
+    "context_lens": ("int32", 1),
+    "block_tables": ("int32", 2),
+    "block_copies": ("int32", 2),
+    "logit_rows": ("int32", 1),
+}
+_SAMPLING_ARRAYS = {
+    "temperature": ("float32", 1),
+    "top_k": ("int32", 1),
+    "top_p": ("float32", 1),
+    "min_p": ("float32", 1),
+    "typical_p": ("float32", 1),
+    "seed": ("uint64", 1),
+    "draw_index": ("int64", 1),
+    "repetition_penalty": ("float32", 1),
+    "frequency_penalty": ("float32", 1),
+    "presence_penalty": ("float32", 1),
+    "target": ("int32", 1),
+    "num_logprobs": ("int32", 1),
+    "penalty_starts": ("int32", 1),
+    "penalty_ids": ("int32", 1),
+    "penalty_counts": ("int32", 1),
+    "bias_starts": ("int32", 1),
+    "bias_ids": ("int32", 1),
+    "bias_values": ("float32", 1),
+    "mask_index": ("int32", 1),
+    "allowed_masks": ("uint32", 2),
+}
+_batch_arrays = attrgetter(*_BATCH_ARRAYS)
+_sampling_arrays = attrgetter(*_SAMPLING_ARRAYS)
+
+
+def _misfit(batch: StepBatch) -> str:
+    """Says which array the native code refused to take."""
+    for owner, arrays in ((batch, _BATCH_ARRAYS), (batch.sampling, _SAMPLING_ARRAYS)):
+        for name, kind in arrays.items():
+            array = getattr(owner, name)
+            got = (str(getattr(array, "dtype", type(array).__name__)), getattr(array, "ndim", 0))
+            if got != kind or not array.flags.c_contiguous:
+                return f"step: {name}: must be C-contiguous {kind[0]} of {kind[1]} dimensions, got {got[0]} of {got[1]}"
+    return "step: an array does not fit"
+
+
+def _release_pages(checkpoint: Checkpoint) -> None:
+    """Takes the mapped file out of resident memory: its weights are packed now. What is read again comes back."""
+    released: set[int] = set()
+    for weight in checkpoint.weights.values():
+        base: Any = weight.data
+        while isinstance(base, np.ndarray):
+            base = base.base
+        mapped = base.obj if isinstance(base, memoryview) else base
+        if isinstance(mapped, mmap.mmap) and id(mapped) not in released:
+            released.add(id(mapped))
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _native_spec(spec: DecoderSpec) -> Any:

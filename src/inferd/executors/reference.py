@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from inferd.executors.base import F32, I32, StepBatch, StepResult
 from inferd.executors.reference_sampler import log_softmax, sample_row
@@ -69,7 +70,7 @@ class ReferenceExecutor:
         return self._matrices[name]
 
     def _vector(self, name: str) -> F32:
-        return self._weight(name)[0]
+        return self._weight(name).reshape(-1)
 
     def _norm(self, x: F32, name: str) -> F32:
         return rms_norm(x, self._vector(name), self._spec.norm_eps)
@@ -96,7 +97,8 @@ class ReferenceExecutor:
         out = np.empty_like(q)
         for s in range(len(batch.context_lens)):
             rows = slice(batch.query_starts[s], batch.query_starts[s + 1])
-            out[rows] = self._attend(layer, q[rows], k[rows], v[rows], int(batch.context_lens[s]), batch.block_tables[s])
+            context, table = int(batch.context_lens[s]), batch.block_tables[s]
+            out[rows] = self._attend(layer, q[rows], k[rows], v[rows], context, table)
         return out.reshape(len(x), -1) @ self._weight(at + "o").T
 
     def _attend(self, layer: int, q: F32, k: F32, v: F32, context: int, block_table: I32) -> F32:
@@ -151,7 +153,7 @@ def _inside(values: I32, limit: int) -> bool:
 
 def rms_norm(x: F32, weight: F32, eps: float) -> F32:
     """Over the last axis."""
-    mean_square = np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32)
+    mean_square: F32 = np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32)
     result: F32 = x / np.sqrt(mean_square + np.float32(eps)) * weight
     return result
 
@@ -163,7 +165,8 @@ def softmax(x: F32) -> F32:
 
 
 def soft_cap(x: F32, cap: float) -> F32:
-    return np.float32(cap) * np.tanh(x / np.float32(cap))
+    result: F32 = np.float32(cap) * np.tanh(x / np.float32(cap))
+    return result
 
 
 def activate(x: F32, kind: str) -> F32:
@@ -180,14 +183,13 @@ def activate(x: F32, kind: str) -> F32:
 def inverse_frequencies(rope: RopeSpec) -> F32:
     """(dims / 2,) radians per position, rounded to fp32 where transformers rounds."""
     exponents = np.arange(0, rope.dims, 2, dtype=np.float32) / np.float32(rope.dims)
-    frequencies = np.float32(1.0) / np.float32(rope.theta) ** exponents
-    if rope.factors:
-        frequencies = frequencies / np.asarray(rope.factors, np.float32)
-    result: F32 = (frequencies / np.float32(rope.scale)).astype(np.float32)
+    powers: F32 = np.power(np.float32(rope.theta), exponents, dtype=np.float32)
+    factors = np.asarray(rope.factors or (1.0,), np.float32)
+    result: F32 = np.float32(1.0) / powers / factors / np.float32(rope.scale)
     return result
 
 
-def rotate(x: F32, positions: np.ndarray, rope: RopeSpec) -> F32:  # type: ignore[type-arg]
+def rotate(x: F32, positions: npt.NDArray[np.int64], rope: RopeSpec) -> F32:
     """x: (n, heads, head_dim); pairs (i, i + dims/2) turn by position * inv_freq[i]."""
     half = rope.dims // 2
     angles = positions.astype(np.float32)[:, None] * inverse_frequencies(rope)  # (n, half)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
 
 from inferd.errors import InferdError, InvalidRequestError, ModelNotFoundError, OverloadedError, TemplateError
 
 
 class HttpError(InferdError):
-    """A failure that belongs to HTTP alone: 401, 404, 405, 408, 413, 415, 421."""
+    """A failure that belongs to HTTP alone: 401, 404, 405, 408, 413, 415, 421, 431."""
 
     def __init__(self, status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] = {}) -> None:
         super().__init__(message)
@@ -33,12 +34,20 @@ class ErrorReply:
         return msgspec.json.encode(self.body)
 
 
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def error_response(error: BaseException) -> Response:
+    reply = to_reply(error)
+    return json_response(reply.body, reply.status, reply.headers)
+
+
 def _reply(status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None) -> ErrorReply:
     # a retry cannot help a 4xx; a 5xx here is a restart or a full queue, and passes
     headers = {"x-should-retry": "false" if status < 500 else "true"}
-    return ErrorReply(
-        status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, headers
-    )
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return ErrorReply(status, body, headers)
 
 
 def to_reply(error: BaseException) -> ErrorReply:

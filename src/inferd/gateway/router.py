@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from inferd.errors import ModelNotFoundError, OverloadedError
+from inferd.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
 from inferd.gateway.config import ModelConfig, ServerConfig
 from inferd.metrics.recorder import Recorder
+from inferd.worker.protocol import Ready
 from inferd.worker.supervisor import Supervisor, WorkerConfig
 
 
@@ -26,11 +27,14 @@ class Model:
             stuck_after=server.stuck_after,
             kill_after=server.kill_after,
         )
-        self.worker = Supervisor(worker, self.metrics.on_stats)
+        self.worker = Supervisor(worker, self.metrics.on_stats, self._on_ready)
 
     @property
     def name(self) -> str:
         return self.names[0]
+
+    def _on_ready(self, ready: Ready, num_restarts: int) -> None:
+        self.metrics.on_ready(ready.num_blocks, ready.block_size, num_restarts)
 
 
 class Router:
@@ -45,22 +49,38 @@ class Router:
     def is_ready(self) -> bool:
         return not self.is_draining and all(model.worker.is_ready for model in self.models)
 
-    def find(self, name: str | None) -> Model:
-        """None is allowed where a route's body need not name a model: then the first one."""
-        model = self.models[0] if name is None else self._by_name.get(name)
+    def start(self) -> None:
+        for model in self.models:
+            model.worker.start()
+
+    async def wait_started(self) -> None:
+        """Until every model was loaded once; raises what kept one from loading."""
+        for model in self.models:
+            await model.worker.wait_started()
+
+    async def stop(self) -> None:
+        for model in self.models:
+            await model.worker.stop()
+
+    def find(self, name: object) -> Model:
+        """None, for a body that names no model, is the first one. Raises ModelNotFoundError."""
+        if name is None:
+            return self.models[0]
+        model = self._by_name.get(name) if isinstance(name, str) else None
         if model is None:
             raise ModelNotFoundError(f"The model '{str(name)[:200]}' does not exist.")
         return model
 
-    def check_admission(self, num_new: int) -> None:
-        if self.is_draining:
-            raise OverloadedError("The server is shutting down.", retry_after=5.0)
-        if self.num_in_flight + num_new > self.config.max_queue_len:
-            raise OverloadedError("Too many requests are waiting.", retry_after=1.0)
-
     @contextmanager
     def admitted(self, num_new: int) -> Iterator[None]:
-        self.check_admission(num_new)
+        """Within: num_new requests count as in flight. Raises OverloadedError when they cannot be let in."""
+        if self.is_draining:
+            raise OverloadedError("The server is shutting down.", retry_after=5.0)
+        limit = self.config.max_queue_len
+        if num_new > limit:
+            raise InvalidRequestError(f"prompt must hold at most {limit} prompts, got {num_new}", param="prompt")
+        if self.num_in_flight + num_new > limit:
+            raise OverloadedError("Too many requests are waiting.", retry_after=1.0)
         self.num_in_flight += num_new
         try:
             yield

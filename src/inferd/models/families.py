@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
@@ -11,6 +12,9 @@ from inferd.errors import MalformedFileError, UnsupportedModelError
 from inferd.models.spec import DecoderSpec, layer_tensor_names
 
 Source = Literal["gguf", "hf"]
+
+MAX_LAYERS = 1024
+MAX_HEAD_DIM = 512
 
 # architecture (GGUF general.architecture and Hugging Face model_type) -> module of inferd.models
 FAMILIES = {
@@ -49,43 +53,63 @@ def family_of(architecture: str) -> Family:
     """Raises UnsupportedModelError with the supported names."""
     if architecture not in FAMILIES:
         supported = ", ".join(FAMILIES)
-        raise UnsupportedModelError(f"architecture {architecture!r} is not supported (supported: {supported})")
+        name = reprlib.repr(architecture)
+        raise UnsupportedModelError(f"architecture {name} is not supported (supported: {supported})")
     return cast(Family, importlib.import_module(f"inferd.models.{FAMILIES[architecture]}"))
 
 
-class Gguf:
-    """Typed access to a family's metadata keys; errors name the key."""
+class Fields:
+    """Typed access to what a file says about its model; errors name the field."""
 
-    def __init__(self, metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> None:
-        self.metadata = metadata
-        self.shapes = shapes  # tensor name -> (rows, cols)
-        self.architecture = str(metadata.get("general.architecture", ""))
+    def __init__(self, values: Mapping[str, Any], prefix: str) -> None:
+        self._values = values
+        self._prefix = prefix  # of field names in errors
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """default also for null."""
+        value = self._values.get(key)
+        return default if value is None else value
 
     def number(self, key: str, default: float | None = None) -> float:
-        name = f"{self.architecture}.{key}"
-        value = self.metadata.get(name, default)
+        value = self.get(key, default)
         if value is None:
-            raise MalformedFileError(f"missing key {name}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise MalformedFileError(f"{name} must be a number, got {str(value)[:60]}")
+            raise MalformedFileError(f"missing key {self._prefix}{key}")
+        finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e38  # false for NaN
+        if not finite:
+            raise MalformedFileError(f"{self._prefix}{key} must be a number, got {reprlib.repr(value)}")
+        return cast(float, value)
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        value = float(self.number(key, default))
+        if value <= 0:
+            raise MalformedFileError(f"{self._prefix}{key} must be above 0, got {value:g}")
         return value
 
-    def integer(self, key: str, default: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, *, limit: int = 2**31 - 1) -> int:
         value = self.number(key, default)
-        if int(value) != value or not 0 <= value < 2**31:
-            raise MalformedFileError(f"{self.architecture}.{key} must be an integer from 0 to 2**31-1, got {value}")
+        if int(value) != value or not 0 <= value <= limit:
+            raise MalformedFileError(f"{self._prefix}{key} must be an integer from 0 to {limit}, got {value:g}")
         return int(value)
 
-    def text(self, key: str, default: str) -> str:
-        value = self.metadata.get(f"{self.architecture}.{key}", default)
-        return str(value)
+    def num_layers(self, key: str) -> int:
+        return self.integer(key, limit=MAX_LAYERS)
 
     def refuse(self, *keys: str) -> None:
         """Features that would change the result and that no family here implements."""
         for key in keys:
-            name = f"{self.architecture}.{key}"
-            if self.metadata.get(name):
-                raise UnsupportedModelError(f"{name} = {self.metadata[name]} is not supported")
+            if self.get(key):
+                raise UnsupportedModelError(f"{self._prefix}{key} = {reprlib.repr(self.get(key))} is not supported")
+
+
+class Gguf(Fields):
+    """The metadata keys of a file's own architecture, and the shapes of its tensors."""
+
+    def __init__(self, metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> None:
+        self.architecture = str(metadata.get("general.architecture", ""))
+        prefix = f"{self.architecture}."
+        own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+        super().__init__(own, prefix)
+        self.shapes = shapes  # tensor name -> (rows, cols)
 
     @property
     def vocab_size(self) -> int:
@@ -101,7 +125,7 @@ def common_from_gguf(get: Gguf) -> dict[str, Any]:
     hidden = get.integer("embedding_length")
     if num_heads == 0:
         raise MalformedFileError(f"{get.architecture}.attention.head_count is 0")
-    head_dim = get.integer("attention.key_length", hidden // num_heads)
+    head_dim = get.integer("attention.key_length", hidden // num_heads, limit=MAX_HEAD_DIM)
     if get.integer("attention.value_length", head_dim) != head_dim:
         raise UnsupportedModelError(f"{get.architecture}.attention.value_length differs from the key length")
     return {
@@ -113,57 +137,63 @@ def common_from_gguf(get: Gguf) -> dict[str, Any]:
         "head_dim": head_dim,
         "max_position": get.integer("context_length"),
         "norm_eps": float(get.number("attention.layer_norm_rms_epsilon")),
-        "attention_scale": head_dim**-0.5 if head_dim else 0.0,
+        "attention_scale": get.positive("attention.scale", max(head_dim, 1) ** -0.5),
         "tied_head": "output.weight" not in get.shapes,
     }
 
 
 def linear_scale(get: Gguf) -> float:
     """rope.scaling of type linear; other types are a family's own business or refused."""
-    kind = get.text("rope.scaling.type", "none")
+    kind = get.get("rope.scaling.type", "none")
     if kind == "linear":
-        return float(get.number("rope.scaling.factor"))
+        return get.positive("rope.scaling.factor")
     if kind not in ("none", ""):
-        raise UnsupportedModelError(f"{get.architecture}.rope.scaling.type = {kind} is not supported (none, linear)")
-    return float(get.number("rope.scale_linear", 1.0))
+        name = f"{get.architecture}.rope.scaling.type = {reprlib.repr(kind)}"
+        raise UnsupportedModelError(f"{name} is not supported (supported: none, linear)")
+    return get.positive("rope.scale_linear", 1.0)
 
 
-class Hf:
-    """Typed access to a Hugging Face config; errors name the key."""
+class Hf(Fields):
+    """A Hugging Face config."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
+        super().__init__(config, "config.json: ")
 
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.config.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise MalformedFileError(f"config.json: {key} must be a number, got {str(value)[:60]}")
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.get(key, {})
+        if not isinstance(value, dict):
+            raise MalformedFileError(f"config.json: {key} must be an object, got {reprlib.repr(value)}")
         return value
 
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self.number(key, default)
-        if int(value) != value or not 0 <= value < 2**31:
-            raise MalformedFileError(f"config.json: {key} must be an integer from 0 to 2**31-1, got {value}")
-        return int(value)
-
-    def rope(self, layer_type: str = "full_attention") -> dict[str, Any]:
-        """Parameters in the newer form, whichever form the file has: {"rope_type", "rope_theta", ...}."""
-        parameters = self.config.get("rope_parameters") or {}
-        if isinstance(parameters.get(layer_type), dict):
-            parameters = parameters[layer_type]
-        old = self.config.get("rope_scaling") or {}
-        merged = {"rope_theta": self.config.get("rope_theta", 10000.0), **old, **parameters}
+    def rope(self, layer_type: str = "full_attention") -> Hf:
+        """Fields in the newer form, whichever form the file has: rope_type, rope_theta, ..."""
+        parameters = self.mapping("rope_parameters")
+        if any(isinstance(value, dict) for value in parameters.values()):  # one object per kind of layer
+            parameters = Hf(parameters).mapping(layer_type)
+        old = self.mapping("rope_scaling")
+        merged = {"rope_theta": self.get("rope_theta", 10000.0), **old, **parameters}
         merged["rope_type"] = merged.get("rope_type") or merged.get("type") or "default"
-        return merged
+        return Hf(merged)
+
+    def require_activation(self, *allowed: str) -> None:
+        for key in ("hidden_activation", "hidden_act"):  # Gemma's first configs: "gelu" under the second means tanh
+            activation = self.get(key)
+            if activation is not None:
+                break
+        if activation is not None and activation not in allowed:
+            supported = ", ".join(allowed)
+            raise UnsupportedModelError(
+                f"config.json: {key} = {reprlib.repr(activation)} is not supported (supported: {supported})"
+            )
 
 
 def common_from_hf(config: Hf) -> dict[str, Any]:
     """The DecoderSpec fields whose keys are the same in every family."""
+    config.refuse("attention_bias", "mlp_bias", "use_bidirectional_attention")
     num_heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
     if num_heads == 0:
         raise MalformedFileError("config.json: num_attention_heads is 0")
-    head_dim = config.integer("head_dim", hidden // num_heads)
+    head_dim = config.integer("head_dim", hidden // num_heads, limit=MAX_HEAD_DIM)
     return {
         "vocab_size": config.integer("vocab_size"),
         "hidden_size": hidden,
@@ -173,13 +203,14 @@ def common_from_hf(config: Hf) -> dict[str, Any]:
         "head_dim": head_dim,
         "max_position": config.integer("max_position_embeddings"),
         "norm_eps": float(config.number("rms_norm_eps")),
-        "attention_scale": head_dim**-0.5 if head_dim else 0.0,
-        "tied_head": bool(config.config.get("tie_word_embeddings", False)),
+        "attention_scale": max(head_dim, 1) ** -0.5,
+        "tied_head": bool(config.get("tie_word_embeddings", False)),
     }
 
 
-def unknown_rope(kind: str) -> UnsupportedModelError:
-    return UnsupportedModelError(f"rope_type {kind!r} is not supported (default, linear, llama3, longrope)")
+def unknown_rope(kind: object) -> UnsupportedModelError:
+    supported = "default, linear, llama3, longrope"
+    return UnsupportedModelError(f"rope_type {reprlib.repr(kind)} is not supported (supported: {supported})")
 
 
 _GGUF_LAYER = {

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from inferd.errors import MalformedFileError
 from inferd.models.families import (
     Gguf,
     Hf,
@@ -26,45 +27,56 @@ _GLOBAL_EVERY = {"gemma2": 2, "gemma3": 6}  # one global layer ends each group o
 def spec_from_gguf(get: Gguf) -> DecoderSpec:
     common = common_from_gguf(get)
     family = get.architecture
-    num_layers, window = get.integer("block_count"), get.integer("attention.sliding_window", 4096)
-    every = get.integer("attention.sliding_window_pattern", _GLOBAL_EVERY[family])
-    theta, dims = float(get.number("rope.freq_base", 10000.0)), common["head_dim"]
+    num_layers, window = get.num_layers("block_count"), get.integer("attention.sliding_window", 4096)
+    every = max(1, get.integer("attention.sliding_window_pattern", _GLOBAL_EVERY[family]))
+    theta, dims = get.positive("rope.freq_base", 10000.0), common["head_dim"]
     scale = linear_scale(get)
     is_local = [(i + 1) % every != 0 for i in range(num_layers)]
     if family == "gemma2":
         common["attention_softcap"] = float(get.number("attn_logit_softcapping", 50.0))
         common["logit_softcap"] = float(get.number("final_logit_softcapping", 30.0))
         if num_layers == 46:  # the 27B: query_pre_attn_scalar is hidden / heads, not the head size
-            common["attention_scale"] = (common["hidden_size"] / common["num_heads"]) ** -0.5
+            common["attention_scale"] = _per_head_scale(common)
         local = global_ = RopeSpec(theta=theta, dims=dims, scale=scale)
     else:
         if num_layers == 62:  # the 27B, likewise
-            common["attention_scale"] = (common["hidden_size"] / common["num_heads"]) ** -0.5
-        local, global_ = RopeSpec(theta=_LOCAL_THETA, dims=dims), RopeSpec(theta=theta, dims=dims, scale=scale)
+            common["attention_scale"] = _per_head_scale(common)
+        local = RopeSpec(theta=get.positive("rope.freq_base_swa", _LOCAL_THETA), dims=dims)
+        global_ = RopeSpec(theta=theta, dims=dims, scale=scale)
     return _spec(family, is_local, window, global_, local, common)
 
 
+def _per_head_scale(common: dict[str, Any]) -> float:
+    return float((max(common["hidden_size"], 1) / common["num_heads"]) ** -0.5)
+
+
 def spec_from_hf(config: Hf) -> DecoderSpec:
-    family = "gemma2" if config.config["model_type"] == "gemma2" else "gemma3"
-    config = Hf({"tie_word_embeddings": True, **config.config})
+    family = "gemma2" if config.get("model_type") == "gemma2" else "gemma3"
     common = common_from_hf(config)
-    common["attention_scale"] = float(config.number("query_pre_attn_scalar", common["head_dim"])) ** -0.5
-    num_layers = config.integer("num_hidden_layers")
-    types = config.config.get("layer_types")
-    every = config.integer("sliding_window_pattern", _GLOBAL_EVERY[family])
-    is_local = [
-        (types[i] == "sliding_attention") if types else (i + 1) % every != 0 for i in range(num_layers)
-    ]
+    config.require_activation("gelu_pytorch_tanh", "gelu")
+    common["tied_head"] = bool(config.get("tie_word_embeddings", True))
+    common["attention_scale"] = config.positive("query_pre_attn_scalar", max(common["head_dim"], 1)) ** -0.5
     global_ = rope_from_hf(config.rope("full_attention"), common["head_dim"])
     local = global_
     if family == "gemma2":
         common["attention_softcap"] = float(config.number("attn_logit_softcapping", 0))
         common["logit_softcap"] = float(config.number("final_logit_softcapping", 0))
     else:
-        parameters = (config.config.get("rope_parameters") or {}).get("sliding_attention") or {}
-        theta = parameters.get("rope_theta", config.number("rope_local_base_freq", _LOCAL_THETA))
-        local = RopeSpec(theta=float(theta), dims=common["head_dim"])
-    return _spec(family, is_local, config.integer("sliding_window", 4096), global_, local, common)
+        parameters = Hf(Hf(config.mapping("rope_parameters")).mapping("sliding_attention"))
+        theta = parameters.positive("rope_theta", config.number("rope_local_base_freq", _LOCAL_THETA))
+        local = RopeSpec(theta=theta, dims=common["head_dim"])
+    return _spec(family, _local_layers(config, family), config.integer("sliding_window", 4096), global_, local, common)
+
+
+def _local_layers(config: Hf, family: str) -> list[bool]:
+    num_layers, types = config.num_layers("num_hidden_layers"), config.get("layer_types")
+    if types is None:
+        every = max(1, config.integer("sliding_window_pattern", _GLOBAL_EVERY[family]))
+        return [(i + 1) % every != 0 for i in range(num_layers)]
+    known = ("sliding_attention", "full_attention")
+    if not isinstance(types, list) or len(types) != num_layers or not all(kind in known for kind in types):
+        raise MalformedFileError(f"config.json: layer_types must be {num_layers} of {', '.join(known)}")
+    return [kind == "sliding_attention" for kind in types]
 
 
 def _spec(

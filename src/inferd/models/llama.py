@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
+from inferd.errors import MalformedFileError
 from inferd.models.families import (
     Gguf,
     Hf,
@@ -23,39 +23,42 @@ from inferd.models.spec import DecoderSpec, LayerSpec, RopeSpec
 def spec_from_gguf(get: Gguf) -> DecoderSpec:
     common = common_from_gguf(get)
     rope = RopeSpec(
-        theta=float(get.number("rope.freq_base", 10000.0)),
+        theta=get.positive("rope.freq_base", 10000.0),
         dims=get.integer("rope.dimension_count", common["head_dim"]),
         scale=linear_scale(get),
     )
     window = get.integer("attention.sliding_window", 0)
-    layers = (LayerSpec(window=window),) * get.integer("block_count")
+    layers = (LayerSpec(window=window),) * get.num_layers("block_count")
     return DecoderSpec(family=get.architecture, layers=layers, ropes=(rope,), **common)
 
 
 def spec_from_hf(config: Hf) -> DecoderSpec:
     common = common_from_hf(config)
+    config.require_activation("silu")
     rope = rope_from_hf(config.rope(), common["head_dim"])
     window = config.integer("sliding_window", 0)
-    layers = (LayerSpec(window=window),) * config.integer("num_hidden_layers")
-    return DecoderSpec(family=str(config.config["model_type"]), layers=layers, ropes=(rope,), **common)
+    layers = (LayerSpec(window=window),) * config.num_layers("num_hidden_layers")
+    return DecoderSpec(family=config.get("model_type"), layers=layers, ropes=(rope,), **common)
 
 
-def rope_from_hf(rope: dict[str, Any], dims: int) -> RopeSpec:
+def rope_from_hf(rope: Hf, dims: int) -> RopeSpec:
     """Types default, linear and llama3."""
-    base = RopeSpec(theta=float(rope["rope_theta"]), dims=dims)
-    if rope["rope_type"] == "default":
+    base, kind = RopeSpec(theta=rope.positive("rope_theta"), dims=dims), rope.get("rope_type")
+    if kind == "default":
         return base
-    if rope["rope_type"] == "linear":
-        return replace(base, scale=float(rope["factor"]))
-    if rope["rope_type"] == "llama3":
+    if kind == "linear":
+        return replace(base, scale=rope.positive("factor"))
+    if kind == "llama3":
         return replace(base, factors=llama3_factors(rope, base))
-    raise unknown_rope(rope["rope_type"])
+    raise unknown_rope(kind)
 
 
-def llama3_factors(rope: dict[str, Any], base: RopeSpec) -> tuple[float, ...]:
+def llama3_factors(rope: Hf, base: RopeSpec) -> tuple[float, ...]:
     """Long wavelengths are divided by `factor`, short ones left, those between blended."""
-    factor, low, high = float(rope["factor"]), float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-    context = float(rope["original_max_position_embeddings"])
+    factor, low, high = (rope.positive(key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    context = rope.positive("original_max_position_embeddings")
+    if low >= high:
+        raise MalformedFileError(f"config.json: low_freq_factor {low:g} must be below high_freq_factor {high:g}")
     factors = []
     for i in range(base.dims // 2):
         wavelength = 2 * math.pi * base.theta ** (2 * i / base.dims)

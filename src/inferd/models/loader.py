@@ -9,18 +9,29 @@ from typing import Any
 
 import numpy as np
 
-from inferd.errors import MalformedFileError, UnsupportedModelError
+from inferd.errors import InvalidRequestError, MalformedFileError, UnsupportedModelError
 from inferd.models.checkpoint import Checkpoint, TokenizerSource
-from inferd.models.families import Gguf, Hf, Source, TensorRef, family_of
+from inferd.models.families import MAX_HEAD_DIM, MAX_LAYERS, Gguf, Hf, TensorRef, family_of
 from inferd.models.gguf import read_gguf
 from inferd.models.safetensors_dir import read_json, read_model_directory
 from inferd.models.spec import DecoderSpec, tensor_names
 from inferd.quantization.formats import dequantize_weight
 from inferd.quantization.types import TensorType, Weight
+from inferd.types import SamplingParams
 
-MAX_LAYERS = 1024
-MAX_HEAD_DIM = 512
+# divisors of the RoPE frequencies that GGUF keeps as tensors: llama3's, and longrope's for the original context
+_ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight")
+# tensors that say nothing new: frequencies, and the head of a tied model
+_HARMLESS = (*_ROPE_FACTORS, "rope_factors_long.weight", "rotary_emb.inv_freq", "lm_head.weight")
 _SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+# field of SamplingParams -> GGUF key after general.sampling.
+_GGUF_SAMPLING = {
+    "temperature": "temp",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "penalty_repeat",
+}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -36,23 +47,22 @@ def _load_gguf(path: Path) -> Checkpoint:
         raise MalformedFileError(f"{path.name}: missing key general.architecture")
     family = family_of(get.architecture)
     spec = family.spec_from_gguf(get)
-    if "rope_freqs.weight" in file.tensors:
-        spec = _with_rope_factors(spec, file.tensors["rope_freqs.weight"])
+    for name in _ROPE_FACTORS:
+        if name in file.tensors:
+            spec = _with_rope_factors(spec, file.tensors[name])
     check_spec(spec)
     template = file.metadata.get("tokenizer.chat_template")
-    defaults = {
-        key: file.metadata[f"general.sampling.{name}"]
-        for key, name in (("temperature", "temp"), ("top_p", "top_p"), ("top_k", "top_k"), ("min_p", "min_p"))
-        if f"general.sampling.{name}" in file.metadata
-    }
+    sampling = {key: file.metadata.get(f"general.sampling.{name}") for key, name in _GGUF_SAMPLING.items()}
+    refs = family.tensor_map(spec, "gguf")
+    _refuse_unused(refs, file.tensors)
     return Checkpoint(
         path=path,
-        name=str(file.metadata.get("general.name", path.stem)),
+        name=_printable(file.metadata.get("general.name", path.stem)),
         spec=spec,
-        weights=map_weights(spec, family.tensor_map(spec, "gguf"), file.tensors),
+        weights=map_weights(spec, refs, file.tensors),
         tokenizer=TokenizerSource(gguf_metadata=file.metadata),
         chat_template=template if isinstance(template, str) else None,
-        generation_defaults=defaults,
+        generation_defaults=_sampling_defaults(sampling, "general.sampling"),
     )
 
 
@@ -67,15 +77,16 @@ def _load_directory(path: Path) -> Checkpoint:
     family = family_of(architecture)
     spec = family.spec_from_hf(Hf(config))
     check_spec(spec)
-    source: Source = "hf"
+    refs = family.tensor_map(spec, "hf")
+    _refuse_unused(refs, directory.tensors)
     return Checkpoint(
         path=path,
         name=path.name,
         spec=spec,
-        weights=map_weights(spec, family.tensor_map(spec, source), directory.tensors),
+        weights=map_weights(spec, refs, directory.tensors),
         tokenizer=TokenizerSource(directory=path),
         chat_template=_directory_template(path),
-        generation_defaults=_generation_defaults(directory.generation_config, config),
+        generation_defaults=_generation_defaults(directory.generation_config, config, spec.vocab_size),
     )
 
 
@@ -91,21 +102,47 @@ def _directory_template(path: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _generation_defaults(generation: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _generation_defaults(
+    generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int
+) -> dict[str, Any]:
     """Sampling values count unless do_sample is false; eos ids always."""
-    defaults: dict[str, Any] = {}
-    if generation.get("do_sample") is not False:
-        defaults = {key: generation[key] for key in _SAMPLING_KEYS if isinstance(generation.get(key), int | float)}
+    sampling = {key: generation.get(key) for key in _SAMPLING_KEYS}
+    defaults = _sampling_defaults({} if generation.get("do_sample") is False else sampling, "generation_config.json")
     eos = generation.get("eos_token_id", config.get("eos_token_id"))
     ids = eos if isinstance(eos, list) else [eos]
-    defaults["eos_token_ids"] = [token_id for token_id in ids if isinstance(token_id, int)]
+    defaults["eos_token_ids"] = [i for i in ids if type(i) is int and 0 <= i < vocab_size]
     return defaults
+
+
+def _sampling_defaults(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Checked here once: a bad default must not fail every request that leaves it out."""
+    given = {key: value for key, value in values.items() if value is not None}
+    for key, value in given.items():
+        try:
+            SamplingParams(**{key: value})
+        except (InvalidRequestError, OverflowError) as error:
+            raise MalformedFileError(f"{where}: {key}: {_printable(error)}") from None
+    return given
+
+
+def _printable(value: object) -> str:
+    """Metadata strings keep any bytes; what is shown must be valid Unicode."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _refuse_unused(refs: Mapping[str, TensorRef], tensors: Mapping[str, Weight]) -> None:
+    """A tensor with no place in the spec (a bias, a router) would change the result."""
+    used = {ref.name for ref in refs.values()}
+    for name in tensors:
+        if name not in used and not name.endswith(_HARMLESS):
+            raise UnsupportedModelError(f"tensor {name} is not part of any architecture inferd runs in this form")
 
 
 def _with_rope_factors(spec: DecoderSpec, weight: Weight) -> DecoderSpec:
     factors = tuple(float(factor) for factor in dequantize_weight(weight).reshape(-1))
-    if len(factors) != spec.ropes[0].dims // 2 or not all(0 < factor < 1e6 for factor in factors):
-        raise MalformedFileError("rope_freqs.weight does not hold one positive factor per frequency")
+    if len(factors) != spec.ropes[0].dims // 2:
+        dims = spec.ropes[0].dims
+        raise MalformedFileError(f"tensor {weight.name} has {len(factors)} factors for {dims} rotated dims")
     return replace(spec, ropes=tuple(replace(rope, factors=factors) for rope in spec.ropes))
 
 
@@ -125,10 +162,14 @@ def check_spec(spec: DecoderSpec) -> None:
     require(1 <= spec.vocab_size <= 1 << 24, f"vocabulary of {spec.vocab_size}")
     require(1 <= spec.max_position <= 1 << 28, f"context of {spec.max_position}")
     require(0 <= spec.norm_eps < 1, f"norm epsilon {spec.norm_eps}")
+    require(0 < spec.attention_scale < 1e6, f"attention scale {spec.attention_scale}")
+    require(0 <= spec.attention_softcap < 1e6 and 0 <= spec.logit_softcap < 1e6, "a soft cap out of range")
     require(all(layer.window >= 0 for layer in spec.layers), "a negative window")
     for rope in spec.ropes:
         require(0 <= rope.dims <= spec.head_dim and rope.dims % 2 == 0, f"{rope.dims} rotated dims")
         require(0 < rope.theta < 1e15 and 0 < rope.scale < 1e9, f"rope theta {rope.theta}, scale {rope.scale}")
+        require(0 < rope.magnitude < 1e3, f"rope attention factor {rope.magnitude}")
+        require(all(0 < factor < 1e6 for factor in rope.factors), "a rope factor out of range")
 
 
 def expected_shape(spec: DecoderSpec, name: str) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from inferd.errors import MalformedFileError
 from inferd.models.families import (
@@ -14,7 +13,6 @@ from inferd.models.families import (
     TensorRef,
     common_from_gguf,
     common_from_hf,
-    unknown_rope,
     usual_tensor_map,
 )
 from inferd.models.llama import rope_from_hf
@@ -22,34 +20,36 @@ from inferd.models.spec import DecoderSpec, LayerSpec, RopeSpec
 
 
 def spec_from_gguf(get: Gguf) -> DecoderSpec:
-    """The long and short factors of GGUF are tensors, which a spec does not see: only files without them load."""
     common = common_from_gguf(get)
-    for name in ("rope_factors_long.weight", "rope_factors_short.weight"):
-        if name in get.shapes:
-            raise unknown_rope(f"longrope (tensor {name}) in GGUF")
     rope = RopeSpec(
-        theta=float(get.number("rope.freq_base", 10000.0)),
+        theta=get.positive("rope.freq_base", 10000.0),
         dims=get.integer("rope.dimension_count", common["head_dim"]),
     )
-    layers = (LayerSpec(window=get.integer("attention.sliding_window", 0)),) * get.integer("block_count")
+    if "rope_factors_short.weight" in get.shapes:  # longrope; the loader adds the factors. See _longrope
+        common["max_position"] = get.integer("rope.scaling.original_context_length", common["max_position"])
+        rope = replace(rope, magnitude=get.positive("rope.scaling.attn_factor", 1.0))
+    elif "rope_factors_long.weight" in get.shapes:
+        raise MalformedFileError("rope_factors_long.weight without rope_factors_short.weight")
+    layers = (LayerSpec(window=get.integer("attention.sliding_window", 0)),) * get.num_layers("block_count")
     return DecoderSpec(family="phi3", layers=layers, ropes=(rope,), **common)
 
 
 def spec_from_hf(config: Hf) -> DecoderSpec:
     common = common_from_hf(config)
+    config.require_activation("silu")
     parameters = config.rope()
-    partial = parameters.get("partial_rotary_factor") or config.number("partial_rotary_factor", 1.0)
-    dims = int(common["head_dim"] * float(partial))
-    if parameters["rope_type"] in ("longrope", "su"):
+    partial = parameters.positive("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+    dims = int(common["head_dim"] * min(partial, 1.0))
+    if parameters.get("rope_type") in ("longrope", "su"):
         rope = _longrope(config, parameters, dims)
         common["max_position"] = _original_context(config, parameters)
     else:
         rope = rope_from_hf(parameters, dims)
-    layers = (LayerSpec(window=config.integer("sliding_window", 0)),) * config.integer("num_hidden_layers")
+    layers = (LayerSpec(window=config.integer("sliding_window", 0)),) * config.num_layers("num_hidden_layers")
     return DecoderSpec(family="phi3", layers=layers, ropes=(rope,), **common)
 
 
-def _longrope(config: Hf, parameters: dict[str, Any], dims: int) -> RopeSpec:
+def _longrope(config: Hf, parameters: Hf, dims: int) -> RopeSpec:
     """The short factors, and the attention factor of the full context.
 
     transformers switches to the long factors once a sequence passes the original context; with a KV cache that
@@ -57,20 +57,24 @@ def _longrope(config: Hf, parameters: dict[str, Any], dims: int) -> RopeSpec:
     """
     original = _original_context(config, parameters)
     ratio = config.integer("max_position_embeddings") / original
-    magnitude = parameters.get("attention_factor")
-    if magnitude is None:
-        magnitude = 1.0 if ratio <= 1 else math.sqrt(1 + math.log(ratio) / math.log(original))
-    factors = tuple(float(factor) for factor in parameters["short_factor"])
-    if len(factors) != dims // 2:
-        raise MalformedFileError(f"config.json: short_factor has {len(factors)} values, expected {dims // 2}")
-    return RopeSpec(theta=float(parameters["rope_theta"]), dims=dims, factors=factors, magnitude=float(magnitude))
+    derived = 1.0 if ratio <= 1 else math.sqrt(1 + math.log(ratio) / math.log(original))
+    short = parameters.get("short_factor")
+    if not isinstance(short, list) or len(short) != dims // 2:
+        raise MalformedFileError(f"config.json: short_factor must be a list of {dims // 2} numbers")
+    numbers = Hf({f"short_factor[{i}]": factor for i, factor in enumerate(short)})
+    return RopeSpec(
+        theta=parameters.positive("rope_theta"),
+        dims=dims,
+        factors=tuple(numbers.positive(f"short_factor[{i}]") for i in range(len(short))),
+        magnitude=parameters.positive("attention_factor", derived),
+    )
 
 
-def _original_context(config: Hf, parameters: dict[str, Any]) -> int:
+def _original_context(config: Hf, parameters: Hf) -> int:
     key = "original_max_position_embeddings"
-    original = config.config.get(key) or parameters.get(key)
-    if not isinstance(original, int) or original < 2:
-        raise MalformedFileError(f"config.json: longrope needs {key}")
+    original = config.integer(key, parameters.integer(key, 0))
+    if original < 2:
+        raise MalformedFileError(f"config.json: longrope needs {key} above 1, got {original}")
     return original
 
 

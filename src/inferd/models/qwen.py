@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inferd.errors import UnsupportedModelError
 from inferd.models.families import (
     Gguf,
     Hf,
@@ -20,23 +19,22 @@ from inferd.models.spec import DecoderSpec, LayerSpec, RopeSpec
 def spec_from_gguf(get: Gguf) -> DecoderSpec:
     common = common_from_gguf(get)
     rope = RopeSpec(
-        theta=float(get.number("rope.freq_base", 10000.0)), dims=common["head_dim"], scale=linear_scale(get)
+        theta=get.positive("rope.freq_base", 10000.0), dims=common["head_dim"], scale=linear_scale(get)
     )
-    layers = (LayerSpec(),) * get.integer("block_count")
+    layers = (LayerSpec(),) * get.num_layers("block_count")
     return _spec(get.architecture, layers, rope, common)
 
 
 def spec_from_hf(config: Hf) -> DecoderSpec:
     common = common_from_hf(config)
-    if config.config.get("attention_bias") and config.config["model_type"] == "qwen3":
-        raise UnsupportedModelError("config.json: attention_bias is not supported for qwen3")
-    num_layers = config.integer("num_hidden_layers")
+    config.require_activation("silu")
+    num_layers = config.num_layers("num_hidden_layers")
     windows = [0] * num_layers
-    if config.config.get("use_sliding_window"):
+    if config.get("use_sliding_window"):
         first = config.integer("max_window_layers", 0)
         windows = [0 if i < first else config.integer("sliding_window", 0) for i in range(num_layers)]
     layers = tuple(LayerSpec(window=window) for window in windows)
-    return _spec(str(config.config["model_type"]), layers, rope_from_hf(config.rope(), common["head_dim"]), common)
+    return _spec(config.get("model_type"), layers, rope_from_hf(config.rope(), common["head_dim"]), common)
 
 
 def _spec(family: str, layers: tuple[LayerSpec, ...], rope: RopeSpec, common: dict[str, object]) -> DecoderSpec:

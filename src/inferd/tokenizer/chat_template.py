@@ -50,7 +50,7 @@ class ChatTemplate:
         try:
             with limited(self._sandbox, len(source) + MAX_GROWTH):
                 self._template = self._sandbox.from_string(source)
-        except (jinja2.TemplateError, RecursionError, MemoryError) as error:
+        except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise TemplateError(f"the chat template does not compile: {str(error)[:200]}") from None
 
     def render(
@@ -85,7 +85,7 @@ class ChatTemplate:
         budget = _num_characters(variables) + MAX_GROWTH
         pieces, size = [], 0
         try:
-            with limited(self._sandbox, budget):
+            with limited(self._sandbox, budget, _num_items(variables)):
                 for piece in self._template.generate(variables):
                     size += len(piece)
                     if size > budget:
@@ -147,6 +147,19 @@ def _strings(value: Any) -> list[str]:
         elif isinstance(item, Sequence):
             stack.extend(item)
     return found
+
+
+def _num_items(value: Any) -> int:
+    """Values inside a JSON-like value; iterative, for deep ones."""
+    count, stack = 0, [value]
+    while stack:
+        item = stack.pop()
+        count += 1
+        if isinstance(item, Mapping):
+            stack.extend(item.values())
+        elif isinstance(item, Sequence) and not isinstance(item, str):
+            stack.extend(item)
+    return count
 
 
 def _num_characters(value: Any) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import tokenizers
+from typing import Protocol
 
 from inferd.tokenizer.detokenizer import IncrementalDetokenizer
 
@@ -23,18 +22,21 @@ class Vocabulary:
     strips_leading_space: bool = False  # SentencePiece puts one before the text; decoding takes it away
 
 
+class Encoder(Protocol):
+    """Ids of a piece of text."""
+
+    def __call__(self, text: str) -> list[int]: ...
+
+
 class Tokenizer:
-    """Two views of one vocabulary: `recognising` turns control strings into their ids, `plain` leaves them text."""
+    """plain leaves control strings text; recognising, when it is given, turns them into their ids in its own way, else
+    they are cut out and what lies between is encoded by itself."""
 
     def __init__(
-        self,
-        recognising: tokenizers.Tokenizer,
-        plain: tokenizers.Tokenizer,
-        vocabulary: Vocabulary,
-        vocab_size: int,
+        self, plain: Encoder, vocabulary: Vocabulary, vocab_size: int, recognising: Encoder | None = None
     ) -> None:
-        self._recognising = recognising
         self._plain = plain
+        self._recognising = recognising
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
         texts = {vocabulary.token_bytes[i].decode("utf-8", "replace"): i for i in vocabulary.control_ids}
@@ -80,12 +82,18 @@ class Tokenizer:
         Lone surrogates, which no UTF-8 has, become U+FFFD.
         """
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        engine = self._recognising if parse_special else self._plain
-        ids: list[int] = engine.encode(text, add_special_tokens=False).ids
+        if not parse_special:
+            ids = self._plain(text)
+        else:
+            ids = self._recognising(text) if self._recognising is not None else self._cut_and_encode(text, guard="")
         return self._with_bos(ids) if add_special_tokens else ids
 
     def encode_guarded(self, text: str, guard: str, *, add_special_tokens: bool = False) -> list[int]:
         """Ids of a rendered chat template: control strings count, unless `guard` breaks them (then they are text)."""
+        ids = self._cut_and_encode(text, guard)
+        return self._with_bos(ids) if add_special_tokens else ids
+
+    def _cut_and_encode(self, text: str, guard: str) -> list[int]:
         ids: list[int] = []
         at = 0
         for match in self._control_pattern.finditer(text):
@@ -93,11 +101,11 @@ class Tokenizer:
             ids.append(self._control_ids_by_text[match.group()])
             at = match.end()
         self._append_plain(ids, text[at:], guard)
-        return self._with_bos(ids) if add_special_tokens else ids
+        return ids
 
     def _append_plain(self, ids: list[int], text: str, guard: str) -> None:
         if text:
-            ids += self.encode(text.replace(guard, ""), add_special_tokens=False)
+            ids += self.encode(text.replace(guard, "") if guard else text, add_special_tokens=False)
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         bos = self._vocabulary.bos_token_id

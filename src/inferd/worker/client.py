@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inferd.errors import EngineError, InferdError, OverloadedError
 from inferd.types import EngineStats, TokenEvent
 from inferd.worker.protocol import (
     HEADER,
+    HEARTBEAT_SECONDS,
     Abort,
     Accepted,
     Detokenize,
@@ -28,7 +29,7 @@ from inferd.worker.protocol import (
     to_frame,
 )
 
-MAX_WAITING_EVENTS = 256
+MAX_WAITING_EVENTS = 1024  # per sequence of a call; a client that reads slower than this is cut off
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,55 +39,93 @@ class Update:
 
 
 class Stream:
-    """The events of one request. `close` aborts it unless it ended; call it always."""
+    """The events of one call: of one request, or of several that are answered together.
 
-    def __init__(self, client: WorkerClient, command: Generate) -> None:
+    `close` aborts what has not ended; call it always.
+    """
+
+    def __init__(self, client: WorkerClient, commands: Sequence[Generate]) -> None:
+        self.request_ids = tuple(command.request_id for command in commands)
         self._client = client
-        self._num_open = command.sampling.n
-        self._queue: asyncio.Queue[Update | Accepted | InferdError] = asyncio.Queue()
-        self._is_over = False
-        self.request_id = command.request_id
+        self._num_open = {command.request_id: command.sampling.n for command in commands}  # unfinished sequences
+        self._max_waiting = MAX_WAITING_EVENTS * sum(self._num_open.values())
+        self._accepted: dict[str, Accepted] = {}
+        self._updates: list[Update] = []
+        self._error: InferdError | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, item: Update | Accepted | InferdError) -> None:
-        if self._is_over:
+    @property
+    def is_over(self) -> bool:
+        """Nothing comes any more, and all that came was taken."""
+        return self._error is None and not self._num_open and not self._updates
+
+    def put(self, update: Update) -> None:
+        event = update.event
+        if self._error is not None or event.request_id not in self._num_open:
             return
-        if isinstance(item, InferdError):
-            self._is_over = True
-        elif isinstance(item, Update) and item.event.finish_reason is not None:
-            self._num_open -= 1
-        if self._queue.qsize() >= MAX_WAITING_EVENTS and not self._is_over:
-            item = EngineError("The client reads too slowly; the request was aborted.")
-            self._client.abort(self.request_id)
-            self._is_over = True
-        self._queue.put_nowait(item)
+        if event.finish_reason in ("error", "abort"):
+            self.fail(EngineError("The engine failed on this request."))
+            return
+        if event.finish_reason is not None:
+            self._finish_one(event.request_id)
+        self._updates.append(update)
+        if len(self._updates) > self._max_waiting:
+            self.close()
+            self.fail(EngineError("The client reads too slowly; the request was aborted."))
+        self._wake()
 
-    async def accepted(self) -> Accepted:
-        """The first message; raises what the worker raised."""
-        item = await self._queue.get()
-        if isinstance(item, InferdError):
-            raise item
-        if isinstance(item, Update):
-            raise EngineError("The engine answered out of order.")
-        return item
+    def accept(self, accepted: Accepted) -> None:
+        self._accepted[accepted.request_id] = accepted
+        self._wake()
 
-    async def next(self) -> Update | None:
-        """The next event; None after the last one."""
-        if self._num_open == 0 and self._queue.empty():
-            return None
-        item = await self._queue.get()
-        if isinstance(item, InferdError):
-            raise item
-        if isinstance(item, Accepted):
-            raise EngineError("The engine answered out of order.")
-        if item.event.finish_reason == "error":
-            raise EngineError("The engine failed on this request.")
-        return item
+    def fail(self, error: InferdError) -> None:
+        self._error = self._error or error
+        self._wake()
+
+    async def accepted(self) -> tuple[Accepted, ...]:
+        """Once all requests are in the engine's queue, in the order of the commands; raises what the worker raised."""
+        while len(self._accepted) < len(self.request_ids):
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        return tuple(self._accepted[request_id] for request_id in self.request_ids)
+
+    async def take(self, timeout: float) -> list[Update]:
+        """All that waits, at least one; [] after `timeout` seconds of silence. Raises what the worker raised."""
+        if not self._updates and self._error is None:
+            timer = asyncio.get_running_loop().call_later(timeout, self._wake)
+            try:
+                await self._wait()
+            finally:
+                timer.cancel()
+        updates, self._updates = self._updates, []
+        if not updates and self._error is not None:
+            raise self._error
+        return updates
 
     def close(self) -> None:
-        if self._num_open and not self._is_over:
-            self._client.abort(self.request_id)
-        self._is_over = True
-        self._client.forget(self.request_id)
+        for request_id in self.request_ids:
+            if request_id in self._num_open:
+                self._client.abort(request_id)
+            self._client.forget(request_id)
+        self._num_open.clear()
+
+    def _finish_one(self, request_id: str) -> None:
+        self._num_open[request_id] -= 1
+        if self._num_open[request_id] == 0:
+            del self._num_open[request_id]
+            self._client.forget(request_id)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class WorkerClient:
@@ -101,8 +140,9 @@ class WorkerClient:
         self._ids = itertools.count()
         self._is_dead = False
         self._num_turns = -1
-        loop_time = asyncio.get_running_loop().time()
-        self._moved_at = loop_time  # when the engine last moved, or had nothing to do
+        now = asyncio.get_running_loop().time()
+        self._heard_at = now  # when the worker last sent anything
+        self._moved_at = now  # when the engine last moved, or had nothing to do
 
     @property
     def num_streams(self) -> int:
@@ -113,24 +153,22 @@ class WorkerClient:
         return bool(self._streams or self._calls)
 
     def seconds_stuck(self) -> float:
-        """Since the engine last showed progress while it had work; 0 when idle."""
-        if not self.has_requests:
-            return 0.0
-        return asyncio.get_running_loop().time() - self._moved_at
+        """Since the engine last showed progress while it had work, or since the worker last gave a sign of life."""
+        now = asyncio.get_running_loop().time()
+        silent = max(0.0, now - self._heard_at - HEARTBEAT_SECONDS)
+        return max(silent, now - self._moved_at) if self.has_requests else silent
 
-    def generate(self, command: Generate) -> Stream:
-        if command.request_id in self._streams:
-            raise EngineError("A request with this id is already running.")
-        if not self.has_requests:
-            self._moved_at = asyncio.get_running_loop().time()
-        stream = Stream(self, command)
-        self.send(command)
-        self._streams[command.request_id] = stream
+    def generate(self, commands: Sequence[Generate]) -> Stream:
+        """One stream for all the commands. Raises when one of them cannot be sent; then none is."""
+        self._start_clock()
+        stream = Stream(self, commands)
+        frames = [to_frame(command) for command in commands]
+        self._send_frames(frames)
+        self._streams.update(dict.fromkeys(stream.request_ids, stream))
         return stream
 
     async def call(self, command: Tokenize | Detokenize) -> Tokenized:
-        if not self.has_requests:
-            self._moved_at = asyncio.get_running_loop().time()
+        self._start_clock()
         future: asyncio.Future[Tokenized] = asyncio.get_running_loop().create_future()
         self.send(command)
         self._calls[command.call_id] = future
@@ -143,9 +181,7 @@ class WorkerClient:
         return f"call-{next(self._ids)}"
 
     def send(self, message: Message) -> None:
-        if self._is_dead:
-            raise OverloadedError("The model is being restarted.", retry_after=1.0)
-        self._writer.write(to_frame(message))
+        self._send_frames([to_frame(message)])
 
     def abort(self, request_id: str) -> None:
         if not self._is_dead:
@@ -153,6 +189,15 @@ class WorkerClient:
 
     def forget(self, request_id: str) -> None:
         self._streams.pop(request_id, None)
+
+    def _start_clock(self) -> None:
+        if not self.has_requests:
+            self._moved_at = asyncio.get_running_loop().time()
+
+    def _send_frames(self, frames: list[bytes]) -> None:
+        if self._is_dead:
+            raise OverloadedError("The model is being restarted.", retry_after=1.0)
+        self._writer.writelines(frames)
 
     async def read(self) -> Event | None:
         """The next event off the socket; None at its end."""
@@ -170,16 +215,17 @@ class WorkerClient:
 
     def fail_all(self, error: InferdError) -> None:
         self._is_dead = True
-        for stream in list(self._streams.values()):
-            stream.put(error)
+        for stream in set(self._streams.values()):
+            stream.fail(error)
         for future in list(self._calls.values()):
             if not future.done():
                 future.set_exception(error)
         self._writer.close()
 
     def _route(self, event: Event) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         if isinstance(event, Step):
-            self._moved_at = asyncio.get_running_loop().time()
+            self._moved_at = self._heard_at
             for token_event in event.events:
                 if (stream := self._streams.get(token_event.request_id)) is not None:
                     stream.put(Update(token_event, event.pieces))
@@ -187,7 +233,7 @@ class WorkerClient:
                 self._on_stats(event.stats)
         elif isinstance(event, Accepted):
             if (stream := self._streams.get(event.request_id)) is not None:
-                stream.put(event)
+                stream.accept(event)
         elif isinstance(event, Heartbeat):
             self._beat(event)
         elif isinstance(event, Tokenized):
@@ -199,13 +245,13 @@ class WorkerClient:
     def _beat(self, event: Heartbeat) -> None:
         if event.num_turns != self._num_turns or not event.has_work:
             self._num_turns = event.num_turns
-            self._moved_at = asyncio.get_running_loop().time()
+            self._moved_at = self._heard_at
         if event.stats is not None:
             self._on_stats(event.stats)
 
     def _fail_one(self, event: Failed) -> None:
         error = from_wire_error(event.error)
         if (stream := self._streams.get(event.request_id)) is not None:
-            stream.put(error)
+            stream.fail(error)
         elif (future := self._calls.get(event.request_id)) is not None and not future.done():
             future.set_exception(error)

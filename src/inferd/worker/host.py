@@ -1,7 +1,8 @@
 """The engine loop of a worker and the threads that feed it.
 
-The main thread owns the engine: it takes commands from one queue and steps. A reader thread decodes frames and
-tokenizes, so that a long prompt stalls no neighbour's step; a writer thread sends and beats once a second.
+The main thread owns the engine: it takes commands from one queue and steps. A reader thread decodes frames; a prompt
+thread renders and tokenizes, so that a long prompt stalls neither a neighbour's step nor an abort; a writer thread
+sends and beats once a second.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any, Protocol
 
 from inferd.errors import EngineError, InferdError
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, TokenEvent
-from inferd.worker.prompts import PromptReader, Tokenizer
+from inferd.worker.prompts import ChatTemplate, PromptReader, Tokenizer
 from inferd.worker.protocol import (
     HEADER,
+    HEARTBEAT_SECONDS,
     Abort,
     Accepted,
     Command,
@@ -38,21 +40,20 @@ from inferd.worker.protocol import (
 )
 
 log = logging.getLogger("inferd.worker")
-HEARTBEAT_SECONDS = 1.0
 STATS_SECONDS = 0.1
 
 
 class Engine(Protocol):
+    @property
+    def max_model_len(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
     @property
     def has_work(self) -> bool: ...
     def add(self, request: GenerateRequest) -> None: ...
     def abort(self, request_id: str) -> None: ...
     def step(self) -> list[TokenEvent]: ...
     def stats(self) -> EngineStats: ...
-
-
-class Template(Protocol):
-    def render(self, messages: list[dict[str, Any]], **options: Any) -> Any: ...
 
 
 class Loaded(Protocol):
@@ -65,7 +66,7 @@ class Loaded(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
     @property
-    def chat_template(self) -> Template | None: ...
+    def chat_template(self) -> ChatTemplate | None: ...
 
 
 def read_frame(stream: socket.socket) -> bytes | None:
@@ -90,8 +91,11 @@ class Host:
     def __init__(self, loaded: Loaded, stream: socket.socket) -> None:
         self._engine = loaded.engine
         self._tokenizer = loaded.tokenizer
-        self._prompts = PromptReader(loaded.tokenizer, loaded.chat_template)
+        self._prompts = PromptReader(loaded.tokenizer, loaded.chat_template, self._engine.max_model_len)
         self._stream = stream
+        self._unread: queue.SimpleQueue[Generate | Tokenize | Detokenize] = queue.SimpleQueue()
+        self._reading: dict[str, bool] = {}  # request that is being tokenized -> whether it was aborted meanwhile
+        self._reading_lock = threading.Lock()
         self._inbox: queue.SimpleQueue[GenerateRequest | tuple[GenerateRequest, Accepted] | Abort] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._num_turns = 0
@@ -101,6 +105,7 @@ class Host:
 
     def run(self) -> None:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._read_prompts, name="prompts", daemon=True).start()
         threading.Thread(target=self._write, name="writer", daemon=True).start()
         while True:
             self._take_commands()
@@ -173,19 +178,48 @@ class Host:
 
     def _handle(self, command: Command) -> None:
         if isinstance(command, Abort):
-            self._inbox.put(command)
+            self._abort(command)
         elif isinstance(command, Generate):
-            try:
-                self._inbox.put(self._prompts.to_request(command))
-            except Exception as error:
-                self._fail(command.request_id, error)
+            with self._reading_lock:
+                self._reading[command.request_id] = False
+            self._unread.put(command)
         elif isinstance(command, Tokenize | Detokenize):
+            self._unread.put(command)
+        else:
+            raise EngineError("a worker is configured once")
+
+    def _abort(self, command: Abort) -> None:
+        with self._reading_lock:
+            if command.request_id in self._reading:
+                self._reading[command.request_id] = True
+                return
+        self._inbox.put(command)
+
+    def _read_prompts(self) -> None:
+        """Thread: prompts to token ids, one after the other."""
+        while True:
+            command = self._unread.get()
+            if isinstance(command, Generate):
+                self._read_one(command)
+                continue
             try:
                 self.send(self._answer(command))
             except Exception as error:
                 self._fail(command.call_id, error)
-        else:
-            raise EngineError("a worker is configured once")
+
+    def _read_one(self, command: Generate) -> None:
+        if self._reading[command.request_id]:
+            del self._reading[command.request_id]
+            return
+        try:
+            request = self._prompts.to_request(command)
+        except Exception as error:
+            del self._reading[command.request_id]
+            self._fail(command.request_id, error)
+            return
+        with self._reading_lock:
+            if not self._reading.pop(command.request_id):
+                self._inbox.put(request)
 
     def _answer(self, command: Tokenize | Detokenize) -> Tokenized:
         if isinstance(command, Detokenize):
@@ -204,7 +238,8 @@ class Host:
                 message = self._outbox.get(timeout=max(0.0, beat_at - time.monotonic()))
             except queue.Empty:
                 beat_at = time.monotonic() + HEARTBEAT_SECONDS
-                message = Heartbeat(num_turns=self._num_turns, has_work=self._is_busy, stats=self._last_stats)
+                has_work = self._is_busy or bool(self._reading)
+                message = Heartbeat(num_turns=self._num_turns, has_work=has_work, stats=self._last_stats)
             try:
                 self._stream.sendall(to_frame(message))
             except OSError:

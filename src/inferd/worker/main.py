@@ -41,10 +41,10 @@ def _ready(loaded: Loaded) -> Ready:
     engine = loaded.engine
     stats = engine.stats()
     return Ready(
-        max_model_len=engine.max_model_len,  # type: ignore[attr-defined]
+        max_model_len=engine.max_model_len,
         vocab_size=loaded.tokenizer.vocab_size,
         num_blocks=stats.num_blocks,
-        block_size=getattr(engine, "block_size", 0),
+        block_size=engine.block_size,
         generation_defaults=sampling_defaults(loaded.checkpoint.generation_defaults),
     )
 

@@ -22,6 +22,7 @@ from inferd.errors import (
 from inferd.types import EngineStats, SamplingParams, TokenEvent
 
 MAX_FRAME_SIZE = 256 * 2**20
+HEARTBEAT_SECONDS = 1.0
 HEADER = struct.Struct("<I")
 
 
@@ -66,6 +67,7 @@ class Generate(Message, frozen=True):
     cache_salt: str = ""
     truncate_prompt_tokens: int | None = None  # keep the last k
     want_prompt_text: bool = False
+    want_prompt_pieces: bool = False
 
 
 class Abort(Message, frozen=True):
@@ -118,6 +120,7 @@ class Accepted(Message, frozen=True):
     request_id: str
     prompt_token_ids: tuple[int, ...]
     prompt_text: str | None = None
+    prompt_pieces: tuple[bytes, ...] | None = None  # the bytes of each prompt token
 
 
 class Failed(Message, frozen=True):

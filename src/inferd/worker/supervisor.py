@@ -20,7 +20,8 @@ from inferd.worker.protocol import Configure, LoadFailed, Loading, Ready, from_w
 log = logging.getLogger("inferd.supervisor")
 MAX_FAILED_STARTS = 5
 QUICK_DEATH_SECONDS = 10.0
-BACKOFF_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
+LOOK_SECONDS = 0.5
+BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +35,17 @@ class WorkerConfig:
 
 
 class Supervisor:
-    def __init__(self, config: WorkerConfig, on_stats: Callable[[EngineStats], None]) -> None:
+    def __init__(
+        self, config: WorkerConfig, on_stats: Callable[[EngineStats], None], on_ready: Callable[[Ready, int], None]
+    ) -> None:
+        """on_ready gets what a new worker says of itself, and how many there were before it."""
         self.config = config
         self.ready: Ready | None = None  # of the latest worker
         self.num_restarts = 0
         self.failure: InferdError | None = None  # set when it has given up
         self.pid: int | None = None
         self._on_stats = on_stats
+        self._on_ready = on_ready
         self._client: WorkerClient | None = None
         self._is_up = asyncio.Event()  # up, or given up
         self._task: asyncio.Task[None] | None = None
@@ -141,6 +146,7 @@ class Supervisor:
         while (event := await client.read()) is not None:
             if isinstance(event, Ready):
                 self.ready = event
+                self._on_ready(event, self.num_restarts)
                 return None
             if isinstance(event, LoadFailed):
                 return from_wire_error(event.error)
@@ -150,12 +156,13 @@ class Supervisor:
 
     async def _serve(self, client: WorkerClient, process: asyncio.subprocess.Process) -> None:
         reading = asyncio.create_task(client.run())
+        num_stuck = 0  # looks in a row; one alone may only mean that this process was stopped for a while
         try:
-            while not reading.done():
-                await asyncio.wait({reading}, timeout=0.5)
-                if client.seconds_stuck() >= self.config.kill_after:
-                    log.error("the worker (pid %d) makes no progress; killed", process.pid)
-                    return
+            while not reading.done() and num_stuck < 2:
+                await asyncio.wait({reading}, timeout=LOOK_SECONDS)
+                num_stuck = num_stuck + 1 if client.seconds_stuck() >= self.config.kill_after else 0
+            if num_stuck:
+                log.error("the worker (pid %d) makes no progress; killed", process.pid)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

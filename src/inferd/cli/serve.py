@@ -1,0 +1,138 @@
+"""`inferd serve`: the HTTP server, with its models fetched first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inferd.cli.models import ensure_local
+from inferd.cli.options import checked, config_option, engine_config, engine_options, json_option
+from inferd.cli.output import Failure, Misuse, print_json
+from inferd.config import EngineConfig
+from inferd.gateway.config import ModelConfig, ServerConfig
+
+DEFAULT_MODEL = "smollm2"
+
+
+def _server(flag: str, help_text: str, **attributes: Any) -> Any:
+    return config_option(ServerConfig, flag, help_text, **attributes)
+
+
+_SERVER_OPTIONS = (
+    _server("--host", "Address to listen on; beyond this machine only with a key or --insecure."),
+    _server("--port", "Port to listen on; 0 takes a free one.", type=int),
+    click.option("--api-key", "api_keys", multiple=True, envvar="INFERD_API_KEY", show_envvar=True, metavar="KEY",
+                 help="A key clients must send; may be given several times."),
+    _server("--insecure", "Let other machines in without a key.", is_flag=True),
+    click.option("--served-model-name", "served_names", multiple=True, metavar="NAME",
+                 help="What clients call the model; may be given several times, for one model only."),
+    config_option(EngineConfig, "--max-num-seqs", "Most sequences that run at once.", type=int, metavar="N"),
+    config_option(EngineConfig, "--itl-target", "Time between tokens that long prompts must leave room for.",
+                  type=float, metavar="SECONDS"),
+    _server("--max-queue-len", "Most requests in flight; more get status 503.", type=int, metavar="N"),
+    _server("--drain-timeout", "How long running requests may go on after a first Ctrl-C.", type=float,
+            metavar="SECONDS"),
+    click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
+                 help="A web origin whose pages may call; may be given several times."),
+    click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="HOST",
+                 help="A Host header to accept; may be given several times."),
+)  # fmt: skip
+
+
+def _server_options(command: Any) -> Any:
+    for option in reversed(_SERVER_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@_server_options
+@engine_options
+@json_option
+def serve(models: tuple[str, ...], served_names: tuple[str, ...], as_json: bool, **values: Any) -> None:
+    """Serve models over HTTP, smollm2 when none is named.
+
+    A MODEL is an alias (fetched on first use), a .gguf file, a model directory or org/name.
+    """
+    config = server_config(models or (DEFAULT_MODEL,), served_names, values)
+    check_address(config.host, config.port)
+    for model in config.models:
+        ensure_local(model.model)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    from inferd.gateway.app import serve as serve_http
+
+    code = serve_http(config, on_ready=lambda url: announce(config, url, as_json=as_json))
+    if code:
+        raise SystemExit(code)
+
+
+def server_config(models: tuple[str, ...], served_names: tuple[str, ...], values: dict[str, Any]) -> ServerConfig:
+    if served_names and len(models) > 1:
+        raise Misuse("--served-model-name names one model, and several are given")
+    queue = values["max_queue_len"]  # bounds the engine's queue too
+    engine = engine_config(values)
+    return checked(
+        ServerConfig,
+        models=tuple(ModelConfig(model=model, served_names=served_names) for model in models),
+        engine=engine,
+        max_queue_len=queue,
+        **values,
+    )
+
+
+def check_address(host: str, port: int) -> None:
+    """Fails when nothing can listen there: at once, not after a download."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise Failure(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+def announce(config: ServerConfig, url: str, *, as_json: bool) -> None:
+    """Where the server is, how to talk to it, and how long its start took."""
+    seconds = seconds_since_start()
+    base = _reachable(config.host, url)
+    names = [model.names[0] for model in config.models]
+    if as_json:
+        print_json({"url": base, "models": names, "start_seconds": round(seconds, 2)})
+        return
+    key = "$INFERD_API_KEY" if config.api_keys else ""
+    header = f' -H "authorization: Bearer {key}"' if key else ""
+    python_key = 'os.environ["INFERD_API_KEY"]' if key else '"none"'
+    message = f"{{'model': '{names[0]}', 'messages': [{{'role': 'user', 'content': 'Hello'}}]}}".replace("'", '"')
+    click.echo(
+        f"""{", ".join(names)} at {base}/v1, ready after {seconds:.1f} s
+
+  curl {base}/v1/chat/completions -H "content-type: application/json"{header} \\
+    -d '{message}'
+
+  {"import os" if key else "# pip install openai"}
+  from openai import OpenAI
+  client = OpenAI(base_url="{base}/v1", api_key={python_key})
+  messages = [{{"role": "user", "content": "Hello"}}]
+  print(client.chat.completions.create(model="{names[0]}", messages=messages).choices[0].message.content)
+
+Ctrl-C ends it."""
+    )
+
+
+def _reachable(host: str, url: str) -> str:
+    """The URL as this machine can call it: a server on every address is also on the loopback one."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"http://{f'[{name}]' if ':' in name else name}:{url.rpartition(':')[2]}"
+
+
+def seconds_since_start() -> float:
+    """Since the operating system started this process: the interpreter's own start counts."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,185 @@
+"""What an answer is made of, whether it is sent whole or in chunks: its head, its choices, its usage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from inferd.gateway.dialects.openai.call import Call
+from inferd.gateway.dialects.openai.logprobs import ChatLogprobs, CompletionLogprobs, prompt_logprobs
+from inferd.types import TokenEvent
+from inferd.worker.client import Update
+from inferd.worker.protocol import Accepted
+
+
+class Usage:
+    """Tokens so far, over all prompts of a call."""
+
+    def __init__(self, accepted: Sequence[Accepted]) -> None:
+        self.num_prompt = sum(len(one.prompt_token_ids) for one in accepted)
+        self.num_output = 0
+        self._num_cached: dict[str, int] = {}
+
+    def add(self, event: TokenEvent) -> None:
+        self.num_output += len(event.token_ids)
+        if event.num_cached_tokens:
+            self._num_cached[event.request_id] = event.num_cached_tokens
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.num_prompt,
+            "completion_tokens": self.num_output,
+            "total_tokens": self.num_prompt + self.num_output,
+            "prompt_tokens_details": {"cached_tokens": sum(self._num_cached.values())},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+
+class Choice:
+    """One sequence of the answer, as far as it has come."""
+
+    def __init__(self, index: int, call: Call, accepted: Accepted) -> None:
+        self.index = index
+        self.accepted = accepted
+        self.finish_reason: str | None = None
+        as_ids = call.body.return_tokens_as_token_ids
+        shape = ChatLogprobs if call.is_chat else CompletionLogprobs
+        self.logprobs: ChatLogprobs | CompletionLogprobs = shape(as_ids=as_ids)
+
+
+class Answer:
+    """The head of a response, its choices and which of them an event belongs to."""
+
+    def __init__(self, call: Call, model: str, accepted: Sequence[Accepted], n: int) -> None:
+        self.call = call
+        self.accepted = accepted
+        self.head = {"id": call.id, "created": int(time.time()), "model": model}
+        self.usage = Usage(accepted)
+        self.choices = [Choice(at * n + i, call, one) for at, one in enumerate(accepted) for i in range(n)]
+        self._first_of = {one.request_id: at * n for at, one in enumerate(accepted)}
+
+    def choice_of(self, event: TokenEvent) -> Choice:
+        return self.choices[self._first_of[event.request_id] + event.index]
+
+    def siblings_of(self, event: TokenEvent) -> list[Choice]:
+        """Every choice of the event's prompt."""
+        request_id = event.request_id
+        return [choice for choice in self.choices if choice.accepted.request_id == request_id]
+
+    def count(self, event: TokenEvent) -> None:
+        if not self.call.drops_output:
+            self.usage.add(event)
+
+    def logprobs_of(self, choice: Choice, update: Update) -> dict[str, Any] | None:
+        positions = update.event.logprobs
+        if positions is None or self.call.num_logprobs is None or self.call.drops_output:
+            return None
+        return choice.logprobs.render(positions, update.pieces)
+
+    def echoed_logprobs(self, choice: Choice, update: Update) -> dict[str, Any] | None:
+        """Of the prompt, in the shape of completions; only the first event of a prompt knows them."""
+        positions, accepted = update.event.prompt_logprobs, choice.accepted
+        if positions is None or not isinstance(choice.logprobs, CompletionLogprobs) or accepted.prompt_pieces is None:
+            return None
+        return choice.logprobs.render_prompt(
+            accepted.prompt_token_ids, accepted.prompt_pieces, positions, update.pieces
+        )
+
+
+class WholeAnswer:
+    """Collects all events; `to_json` is the body of the response."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._call = answer.call
+        self._rows = [_Row(choice, answer.call) for choice in answer.choices]
+
+    def add(self, update: Update) -> None:
+        event = update.event
+        answer = self._answer
+        choice = answer.choice_of(event)
+        answer.count(event)
+        if event.prompt_logprobs is not None:
+            for sibling in answer.siblings_of(event):
+                self._rows[sibling.index].add_prompt(answer, update)
+        self._rows[choice.index].add(answer, update)
+
+    def to_json(self) -> dict[str, Any]:
+        answer, call = self._answer, self._call
+        kind = "chat.completion" if call.is_chat else "text_completion"
+        body: dict[str, Any] = {**answer.head, "object": kind}
+        body["choices"] = [row.to_json(call) for row in self._rows]
+        body["usage"] = answer.usage.to_json()
+        if call.is_chat:
+            body |= prompt_fields(call, answer.accepted[0])
+            if self._rows[0].prompt_logprobs is not None:
+                body["prompt_logprobs"] = self._rows[0].prompt_logprobs
+        if call.warnings:
+            body["warnings"] = list(call.warnings)
+        return body
+
+
+class _Row:
+    def __init__(self, choice: Choice, call: Call) -> None:
+        self._choice = choice
+        self._texts = [choice.accepted.prompt_text or ""] if call.echo else []
+        self._token_ids: list[int] = []
+        self._logprobs: dict[str, Any] | None = None
+        self._stop_reason: int | str | None = None
+        self.prompt_logprobs: list[dict[str, Any] | None] | None = None
+
+    def add_prompt(self, answer: Answer, update: Update) -> None:
+        if answer.call.echo:
+            self._append(answer.echoed_logprobs(self._choice, update))
+        if answer.call.fields.get("prompt_logprobs") is not None:
+            self.prompt_logprobs = prompt_logprobs(update.event.prompt_logprobs or (), update.pieces)
+
+    def add(self, answer: Answer, update: Update) -> None:
+        event = update.event
+        if event.finish_reason is not None:
+            self._choice.finish_reason = event.finish_reason
+            self._stop_reason = event.stop_reason
+        if answer.call.drops_output:
+            self._choice.finish_reason, self._stop_reason = "length", None
+            return
+        self._texts.append(event.text)
+        self._token_ids += event.token_ids
+        self._append(answer.logprobs_of(self._choice, update))
+
+    def to_json(self, call: Call) -> dict[str, Any]:
+        text = "".join(self._texts)
+        body: dict[str, Any] = {"index": self._choice.index}
+        if call.is_chat:
+            body["message"] = {"role": "assistant", "content": text}
+        else:
+            body["text"] = text
+        body |= {"logprobs": self._logprobs, "finish_reason": self._choice.finish_reason}
+        body["stop_reason"] = self._stop_reason
+        if call.body.return_token_ids:
+            body["token_ids"] = self._token_ids
+        if not call.is_chat:
+            body |= prompt_fields(call, self._choice.accepted)
+            if self.prompt_logprobs is not None:
+                body["prompt_logprobs"] = self.prompt_logprobs
+        return body
+
+    def _append(self, logprobs: dict[str, Any] | None) -> None:
+        if logprobs is None:
+            return
+        if self._logprobs is None:
+            self._logprobs = logprobs
+            return
+        for name, values in logprobs.items():
+            if values is not None:
+                self._logprobs[name].extend(values)
+
+
+def prompt_fields(call: Call, accepted: Accepted) -> dict[str, Any]:
+    """What was asked to be told about a prompt."""
+    fields: dict[str, Any] = {}
+    if call.body.return_token_ids:
+        fields["prompt_token_ids"] = list(accepted.prompt_token_ids)
+    if call.body.return_prompt_text:
+        fields["prompt_text"] = accepted.prompt_text
+    return fields

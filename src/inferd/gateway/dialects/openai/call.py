@@ -1,0 +1,211 @@
+"""A body that was read and checked: the prompts it holds and how each is to be answered."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.errors import ContextLengthError, InvalidRequestError
+from inferd.gateway.dialects.openai import bodies
+from inferd.gateway.dialects.openai.bodies import (
+    ChatBody,
+    CompletionBody,
+    TokenizeBody,
+    check_token_id,
+    convert,
+    integral,
+    message_of,
+)
+from inferd.gateway.dialects.openai.fields import SAMPLING, check_fields
+from inferd.types import MAX_LOGPROBS, SamplingParams
+from inferd.worker.protocol import ChatPrompt, Generate, Prompt, Ready, TextPrompt, TokenPrompt
+
+MAX_PROMPTS = 1024
+MAX_SALT_LEN = 1024
+DEFAULT_MAX_TOKENS = 16  # of completions; a chat may go on to the end of the context
+_CHAT_FIELDS = frozenset(ChatBody.__struct_fields__) | SAMPLING
+_COMPLETION_FIELDS = frozenset(CompletionBody.__struct_fields__) | SAMPLING
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One POST. prompts: (num_prompts,); every prompt gives n choices."""
+
+    id: str
+    body: ChatBody | CompletionBody
+    fields: dict[str, Any]
+    prompts: tuple[Prompt, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def is_chat(self) -> bool:
+        return isinstance(self.body, ChatBody)
+
+    @property
+    def echo(self) -> bool:
+        return isinstance(self.body, CompletionBody) and self.body.echo
+
+    @property
+    def drops_output(self) -> bool:
+        """Only the prompt was asked for; the engine generates one token all the same."""
+        return self.echo and self.body.max_tokens == 0
+
+    @property
+    def num_logprobs(self) -> int | None:
+        if isinstance(self.body, ChatBody):
+            return self.body.top_logprobs if self.body.logprobs else None
+        return self.body.logprobs
+
+    @property
+    def includes_usage(self) -> bool:
+        options = self.body.stream_options
+        return options is not None and (options.include_usage or options.continuous_usage_stats)
+
+    def sampling(self, ready: Ready) -> SamplingParams:
+        """The model's own defaults, and over them what the body says. Raises InvalidRequestError."""
+        values = {name: value for name, value in ready.generation_defaults.items() if name in SAMPLING}
+        values |= {name: value for name, value in self.fields.items() if name in SAMPLING}
+        stop = self.body.stop
+        values["stop"] = [stop] if isinstance(stop, str) else stop or []
+        values["max_tokens"] = self._max_tokens()
+        values["logprobs"] = self.num_logprobs
+        if self.echo and self.num_logprobs is not None:
+            values["prompt_logprobs"] = max(self.num_logprobs, values.get("prompt_logprobs") or 0)
+        return convert(integral(values), SamplingParams, str_keys=True)
+
+    def commands(self, ready: Ready, tenant: str) -> list[Generate]:
+        sampling = self.sampling(ready)
+        self._check_n(sampling)
+        body = self.body
+        keep = body.truncate_prompt_tokens
+        if keep is not None:
+            room = ready.max_model_len - (sampling.max_tokens or 1)
+            if keep < -1 or keep == 0 or keep > ready.max_model_len:
+                allowed = f"-1 or from 1 to {ready.max_model_len}"
+                raise InvalidRequestError(f"truncate_prompt_tokens must be {allowed}", param="truncate_prompt_tokens")
+            keep = max(1, room) if keep == -1 else keep
+        for prompt in self.prompts:
+            if isinstance(prompt, TokenPrompt) and keep is None and len(prompt.token_ids) > ready.max_model_len:
+                raise ContextLengthError(len(prompt.token_ids), sampling.max_tokens or 1, ready.max_model_len)
+        return [
+            Generate(
+                request_id=f"{self.id}-{number}",
+                prompt=prompt,
+                sampling=sampling,
+                priority=body.priority,
+                tenant=tenant,
+                cache_salt=body.cache_salt,
+                truncate_prompt_tokens=keep,
+                want_prompt_text=self.echo or body.return_prompt_text,
+                want_prompt_pieces=self.echo and self.num_logprobs is not None,
+            )
+            for number, prompt in enumerate(self.prompts)
+        ]
+
+    def _max_tokens(self) -> int | None:
+        body = self.body
+        if isinstance(body, ChatBody):
+            return body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+        if self.drops_output:
+            return 1
+        return DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+
+    def _check_n(self, sampling: SamplingParams) -> None:
+        best_of = self.body.best_of if isinstance(self.body, CompletionBody) else None
+        if best_of is not None and best_of != sampling.n:
+            raise InvalidRequestError(f"best_of must be n, here {sampling.n}, got {best_of}", param="best_of")
+
+
+def parse(fields: dict[str, Any], *, is_chat: bool) -> Call:
+    """Raises InvalidRequestError that names the field."""
+    warnings = check_fields(fields, _CHAT_FIELDS if is_chat else _COMPLETION_FIELDS, is_chat=is_chat)
+    values = integral(fields)
+    body = convert(values, ChatBody) if is_chat else convert(values, CompletionBody)
+    _check_common(body, fields)
+    name = "chatcmpl-" if is_chat else "cmpl-"
+    prompts = chat_prompts(body) if isinstance(body, ChatBody) else completion_prompts(body)
+    return Call(name + uuid.uuid4().hex, body, fields, prompts, warnings)
+
+
+def _check_common(body: ChatBody | CompletionBody, fields: dict[str, Any]) -> None:
+    if abs(body.priority) >= 2**63:
+        raise InvalidRequestError("priority must be below 2**63 in size", param="priority")
+    if len(body.cache_salt) > MAX_SALT_LEN:
+        raise InvalidRequestError(f"cache_salt must have at most {MAX_SALT_LEN} characters", param="cache_salt")
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequestError("stream_options is only allowed with stream", param="stream_options")
+    if body.stream and fields.get("prompt_logprobs") is not None:
+        raise InvalidRequestError("prompt_logprobs cannot be streamed", param="prompt_logprobs")
+    if isinstance(body, ChatBody):
+        _check_top_logprobs(body)
+    elif body.logprobs is not None and not 0 <= body.logprobs <= MAX_LOGPROBS:
+        raise InvalidRequestError(f"logprobs must be from 0 to {MAX_LOGPROBS}", param="logprobs")
+
+
+def _check_top_logprobs(body: ChatBody) -> None:
+    if not 0 <= body.top_logprobs <= MAX_LOGPROBS:
+        raise InvalidRequestError(f"top_logprobs must be from 0 to {MAX_LOGPROBS}", param="top_logprobs")
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
+
+
+def chat_prompts(body: ChatBody | TokenizeBody) -> tuple[Prompt, ...]:
+    messages = body.messages or []
+    if not messages:
+        raise InvalidRequestError("messages must hold at least one message", param="messages")
+    prompt = ChatPrompt(
+        messages=[message_of(message) for message in messages],
+        add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
+        continue_final_message=body.continue_final_message,
+        template_kwargs=body.chat_template_kwargs,
+        add_special_tokens=bool(body.add_special_tokens),
+    )
+    return (prompt,)
+
+
+def completion_prompts(body: CompletionBody) -> tuple[Prompt, ...]:
+    """One prompt for a text or a list of ids; one each for a list of texts or of lists of ids."""
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return (TextPrompt(text=prompt, add_special_tokens=body.add_special_tokens),)
+    if not prompt:
+        raise InvalidRequestError("prompt must not be empty", param="prompt")
+    if all(isinstance(item, int) for item in prompt):
+        return (_token_prompt(prompt),)
+    if len(prompt) > MAX_PROMPTS:
+        raise InvalidRequestError(f"prompt must hold at most {MAX_PROMPTS} prompts, got {len(prompt)}", param="prompt")
+    return tuple(_one_prompt(item, body.add_special_tokens) for item in prompt)
+
+
+def _one_prompt(item: str | int | list[int], add_special_tokens: bool) -> Prompt:
+    if isinstance(item, str):
+        return TextPrompt(text=item, add_special_tokens=add_special_tokens)
+    if isinstance(item, int):
+        raise InvalidRequestError("prompt must not mix token ids with texts or lists", param="prompt")
+    return _token_prompt(item)
+
+
+def _token_prompt(token_ids: list[Any]) -> TokenPrompt:
+    if not token_ids:
+        raise InvalidRequestError("prompt must not be empty", param="prompt")
+    check_token_id(min(token_ids), "prompt")
+    check_token_id(max(token_ids), "prompt")
+    return TokenPrompt(token_ids=tuple(token_ids))
+
+
+def tokenize_prompt(fields: dict[str, Any]) -> tuple[TokenizeBody, Prompt]:
+    body = convert(integral(fields), TokenizeBody)
+    if (body.prompt is None) == (body.messages is None):
+        raise InvalidRequestError("give either prompt or messages", param="prompt")
+    if body.prompt is None:
+        return body, chat_prompts(body)[0]
+    return body, TextPrompt(text=body.prompt, add_special_tokens=body.add_special_tokens is not False)
+
+
+def detokenize_ids(fields: dict[str, Any]) -> tuple[int, ...]:
+    body = convert(integral(fields), bodies.DetokenizeBody)
+    if body.tokens:
+        check_token_id(min(body.tokens), "tokens")
+        check_token_id(max(body.tokens), "tokens")
+    return tuple(body.tokens)

@@ -215,7 +215,7 @@ static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
         odd.v[i] = bits_to_float((uint32_t)p[2 * i + 1] << 16);
     }
 }
-static inline V16 abs(const V16& a) { INFERD_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]); }
+static inline V16 abs(const V16& a) { INFERD_EACH(__builtin_fabsf(a.v[i])); }
 static inline V16 finite_or_zero(const V16& a) { INFERD_EACH(a.v[i] - a.v[i] == 0 ? a.v[i] : 0.0f); }
 static inline int32_t store_bytes(const V16& a, int8_t* out) {
     int32_t total = 0;

@@ -121,12 +121,45 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
     }
 }
 
+// fp32 numbers a K-block has in the scratch of a chunk: scale[32 / sub][32], (min[32 / sub][32])
+template <class P>
+constexpr int kScaleFloats = 32 * (32 / P::sub) * (1 + P::has_min);
+
 #include "gemm_avx512_rows.inl"
 
-constexpr int kDirectRows = 12;  // products of more rows unpack the weights first
+constexpr int kDirectRows = 4;  // products of more rows go through chunk_product()
 
 template <class P, int MR, int Ahead>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t* next) {
-    if constexpr (P::packed) tile_of_few<P, MR>(w, rows, num_blocks, acc);
-    else tile_of_rows<P, MR, Ahead>(w, rows, num_blocks, acc, next);
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
+    tile_of_few<P, MR>(w, rows, num_blocks, acc);
+}
+
+template <class F>
+static void write_scales(const uint8_t* data, int num_blocks, float* out) {
+    constexpr int kSubs = 32 / F::sub;
+    for (int b = 0; b < num_blocks; b++, out += kScaleFloats<F>) {
+        const uint8_t *header = data + b / 8 * F::chunk_bytes, *block = header + F::header_bytes + b % 8 * F::block_bytes;
+#pragma GCC unroll 2
+        for (int s = 0; s < kSubs; s++)
+#pragma GCC unroll 2
+            for (int h = 0; h < 2; h++) {
+                store(out + 32 * s + 16 * h, F::scale(header, block, s, h));
+                if constexpr (F::has_min) store(out + 32 * (kSubs + s) + 16 * h, F::min(header, block, s, h));
+            }
+    }
+}
+
+// Offsets of num_blocks K-blocks as tile_of_rows() wants them: [4][mr] again, 0 and 1 what the sums of slice 0 and 1
+// start from, with the zero's share in it. See first_start() and slice_start().
+template <class F>
+static void write_starts(const TileRows& rows, int mr, int num_blocks, int32_t* out) {
+    const float* f = rows.factors;
+    const int32_t* o = rows.offsets;
+    for (int b = 0; b < num_blocks; b++, f += 5 * mr, o += 4 * mr, out += 4 * mr)
+        for (int r = 0; r < mr; r++) {
+            const int32_t magic[2] = {F::magic ? __builtin_bit_cast(int32_t, f[r]) : 0, F::magic ? __builtin_bit_cast(int32_t, f[mr + r]) : 0};
+            out[r] = (F::sub == 32 ? o[3 * mr + r] : magic[0]) + o[r] * F::zero;
+            out[mr + r] = magic[1] + o[mr + r] * F::zero;
+            out[2 * mr + r] = o[2 * mr + r];
+        }
 }

@@ -172,6 +172,7 @@ constexpr Tile kTiles[kTileRows] = {
 constexpr int kChunkBlocks = 64;
 // Activations of one row block and chunk stay in the second-level cache while all panels pass.
 constexpr int kRowBlockBytes = 512 << 10;
+constexpr int kRowBytes = 32 + 9 * 4;  // a row has 32 values and 9 numbers per K-block
 
 // One panel's columns of one chunk, and where its product goes.
 struct PanelChunk {
@@ -225,8 +226,7 @@ static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_beg
         }
         return;
     }
-    // a row has 32 bytes and 9 numbers per block
-    const int tile_bytes = kTileRows * (32 + 9 * 4) * (blocks < kChunkBlocks ? blocks : kChunkBlocks);
+    const int tile_bytes = kTileRows * kRowBytes * (blocks < kChunkBlocks ? blocks : kChunkBlocks);
     const int step = kRowBlockBytes / tile_bytes;
     RowBlock<F> rows;
     for (int t = 0; t < tiles; t += step)

@@ -149,17 +149,35 @@ static void write_scales(const uint8_t* data, int num_blocks, float* out) {
     }
 }
 
-// Offsets of num_blocks K-blocks as tile_of_rows() wants them: [4][mr] again, 0 and 1 what the sums of slice 0 and 1
-// start from, with the zero's share in it. See first_start() and slice_start().
+// What tile_of_rows() reads of its rows besides q, [4][mr] per K-block, the bits of ints or floats:
+//   sub 32   start of slice 0; shift to the right of dot0 << 6; start of slice 1; unit, or with minima sum of both slices
+//   sub 16   start of slice 0, of slice 1; units of both, or with minima sums of both
+// A start is what the dot begins with, see first_start() and slice_start(). A unit is what scaled() takes: 1.5 * 2^23 * 2^-e,
+// which without a zero is the start itself, or -e for types without magic.
 template <class F>
-static void write_starts(const TileRows& rows, int mr, int num_blocks, int32_t* out) {
+static void write_numbers(const TileRows& rows, int mr, int num_blocks, int32_t* out) {
+    constexpr bool kTwoSlices = F::sub == 32;
+    const __mmask16 mask = (__mmask16)((1 << mr) - 1);
     const float* f = rows.factors;
     const int32_t* o = rows.offsets;
-    for (int b = 0; b < num_blocks; b++, f += 5 * mr, o += 4 * mr, out += 4 * mr)
-        for (int r = 0; r < mr; r++) {
-            const int32_t magic[2] = {F::magic ? __builtin_bit_cast(int32_t, f[r]) : 0, F::magic ? __builtin_bit_cast(int32_t, f[mr + r]) : 0};
-            out[r] = (F::sub == 32 ? o[3 * mr + r] : magic[0]) + o[r] * F::zero;
-            out[mr + r] = magic[1] + o[mr + r] * F::zero;
-            out[2 * mr + r] = o[2 * mr + r];
+    auto offset = [&](int slot) { return _mm512_maskz_loadu_epi32(mask, o + slot * mr); };
+    auto factor = [&](int slot) { return _mm512_maskz_loadu_ps(mask, f + slot * mr); };
+    auto put = [&](int slot, __m512i x) { _mm512_mask_storeu_epi32(out + slot * mr, mask, x); };
+    auto zero_share = [&](int slice) { return _mm512_slli_epi32(offset(slice), F::zero ? __builtin_ctz(F::zero | 1 << 30) : 0); };
+    auto start = [&](__m512i from, int slice) { return F::zero ? _mm512_add_epi32(from, zero_share(slice)) : from; };
+    for (int b = 0; b < num_blocks; b++, f += 5 * mr, o += 4 * mr, out += 4 * mr) {
+        const __m512i magic0 = _mm512_castps_si512(factor(0)), magic1 = _mm512_castps_si512(factor(1));
+        if constexpr (kTwoSlices) {
+            put(0, start(offset(3), 0));
+            put(1, offset(2));
+            put(2, F::magic ? start(magic1, 1) : zero_share(1));
+            const __m512 exponent = _mm512_sub_ps(_mm512_getexp_ps(factor(1)), _mm512_set1_ps(23));
+            put(3, F::has_min ? _mm512_castps_si512(factor(4)) : F::magic ? magic1 : _mm512_castps_si512(exponent));
+        } else {
+            put(0, start(magic0, 0));
+            put(1, start(magic1, 1));
+            put(2, F::has_min ? _mm512_castps_si512(factor(2)) : magic0);
+            put(3, F::has_min ? _mm512_castps_si512(factor(3)) : magic1);
         }
+    }
 }

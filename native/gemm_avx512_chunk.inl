@@ -1,6 +1,6 @@
 // Products of more than kDirectRows rows for AVX-512 VNNI. Included by gemm.inl.
 
-using RowsTile = void (*)(const uint8_t*, const float*, TileRows, ptrdiff_t, float (*)[32], const uint8_t*);
+using RowsTile = void (*)(const uint8_t*, const float*, TileRows, const int32_t*, ptrdiff_t, float (*)[32], const uint8_t*);
 template <class P, int MR, int Ahead>
 constexpr RowsTile rows_tile_or_none() {
     if constexpr (MR > kDirectRows) return tile_of_rows<P, MR, Ahead>;
@@ -17,23 +17,17 @@ template <class F>
 struct RowBlock {
     const QuantRows* a;
     int begin, end, block, count;
-    alignas(64) int32_t starts[F::zero ? kRowBlockBytes / 16 : 1];
+    alignas(64) int32_t numbers[kRowBlockBytes / kRowBytes * 4];
 
     void set(const QuantRows& rows, int first, int last, int first_block, int num_blocks) {
         a = &rows, begin = first, end = last, block = first_block, count = num_blocks;
-        if constexpr (F::zero != 0)
-            for (int t = begin; t < end; t++) {
-                int mr;
-                const TileRows of_tile = tile_rows(rows, t, block, mr);
-                write_starts<F>(of_tile, mr, count, starts_of(t));
-            }
+        for (int t = begin; t < end; t++) {
+            int mr;
+            const TileRows of_tile = tile_rows(rows, t, block, mr);
+            write_numbers<F>(of_tile, mr, count, numbers_of(t));
+        }
     }
-    int32_t* starts_of(int t) { return starts + (ptrdiff_t)(tile_start(a->num_rows, t) - tile_start(a->num_rows, begin)) * 4 * count; }
-    TileRows tile(int t, int& mr) {
-        TileRows rows = tile_rows(*a, t, block, mr);
-        if constexpr (F::zero != 0) rows.offsets = starts_of(t);
-        return rows;
-    }
+    int32_t* numbers_of(int t) { return numbers + (ptrdiff_t)(tile_start(a->num_rows, t) - tile_start(a->num_rows, begin)) * 4 * count; }
 };
 
 // While the last tile runs, the packed weights of the next chunk are fetched.
@@ -43,9 +37,9 @@ static void chunk_product(const PanelChunk& c, RowBlock<F>& block) {
     write_scales<F>(c.data, c.count, scales);
     for (int t = block.begin; t < block.end; t++) {
         int mr;
-        const TileRows rows = block.tile(t, mr);
+        const TileRows rows = tile_rows(*block.a, t, c.block, mr);
         const RowsTile run = (t + 1 < block.end ? kRowsTiles<F, 0> : kRowsTiles<F, F::block_bytes>)[mr - 1];
         on_rows(c, tile_start(block.a->num_rows, t), mr,
-                [&](float (*acc)[32]) { run(c.data + F::header_bytes, scales, rows, c.count, acc, c.next); });
+                [&](float (*acc)[32]) { run(c.data + F::header_bytes, scales, rows, block.numbers_of(t), c.count, acc, c.next); });
     }
 }

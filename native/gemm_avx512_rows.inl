@@ -60,17 +60,14 @@
     INFERD_IF_ROW(R) "vmovaps %%zmm29, " #R " * 128(%[p])\nvmovaps %%zmm29, " #R " * 128 + 64(%[p])\n" INFERD_END    \
     "vmovaps %%zmm29, (" #R " - 1) * 128(%[p])\nvmovaps %%zmm29, (" #R " - 1) * 128 + 64(%[p])\n"
 
-// what a row's two accumulators start from, see TileRows
-#define INFERD_BEGIN_FROM(START, R, LO, HI) \
-    INFERD_IF_ROW(R) "vpbroadcastd " START ", " INFERD_Z(LO) "\nvmovdqa64 " INFERD_Z(LO) ", " INFERD_Z(HI) "\n" INFERD_END
-#define INFERD_START_1(R) ".if %c[kind] & 2\nvpbroadcastd (1 * %c[mr] + " #R ") * 4(%[o]), %%zmm29\n.else\nvpbroadcastd (1 * %c[mr] + " #R ") * 4(%[f]), %%zmm29\n.endif\n"
-#define INFERD_BEGIN_0(R, LO, HI)                                                                                    \
-    ".if %c[kind] & 2\n" INFERD_BEGIN_FROM(#R " * 4(%[o])", R, LO, HI)                                                   \
-    ".elseif %c[kind] & 8\n" INFERD_BEGIN_FROM("(3 * %c[mr] + " #R ") * 4(%[o])", R, LO, HI)                       \
-    ".else\n" INFERD_BEGIN_FROM(#R " * 4(%[f])", R, LO, HI) ".endif\n"
-#define INFERD_BEGIN_1(R, LO, HI)                                                                                    \
-    ".if !(%c[kind] & 8) && (%c[kind] & 2)\n" INFERD_BEGIN_FROM("(1 * %c[mr] + " #R ") * 4(%[o])", R, LO, HI)              \
-    ".elseif !(%c[kind] & 8)\n" INFERD_BEGIN_FROM("(1 * %c[mr] + " #R ") * 4(%[f])", R, LO, HI) ".endif\n"
+// numbers of a row, see write_numbers()
+#define INFERD_NUMBER(SLOT, R) "((" SLOT ") * %c[mr] + " #R ") * 4(%[o])"
+#define INFERD_NUMBER_AT(SLOT, R, BACK) "((" SLOT ") * %c[mr] + " #R ") * 4 - " BACK "(%[o])"
+
+#define INFERD_BEGIN_SLICE(SLOT, R, LO, HI) \
+    INFERD_IF_ROW(R) "vpbroadcastd " INFERD_NUMBER(SLOT, R) ", " INFERD_Z(LO) "\nvmovdqa64 " INFERD_Z(LO) ", " INFERD_Z(HI) "\n" INFERD_END
+#define INFERD_BEGIN_0(R, LO, HI) INFERD_BEGIN_SLICE("0", R, LO, HI)
+#define INFERD_BEGIN_1(R, LO, HI) ".if !(%c[kind] & 8)\n" INFERD_BEGIN_SLICE("1", R, LO, HI) ".endif\n"
 
 // zmm26-27, 30-31 = scales and minima of sub-block SUB of the block BACK bytes back
 #define INFERD_SCALES(SUB, BACK)                                                                                     \
@@ -93,37 +90,36 @@
     "vmovups " INFERD_Z(LO) ", " #R " * 128(%[acc])\nvmovups " INFERD_Z(HI) ", " #R " * 128 + 64(%[acc])\n"          \
     "vmovaps %%zmm29, " #R " * 128(%[p])\nvmovaps %%zmm29, " #R " * 128 + 64(%[p])\n"
 
-// part + dot * scale + minimum * sum of sub-block SUB, with the factors MAGIC and SUM; factors and scales are those of
-// the block BACK and BACK_SCALES bytes back
-#define INFERD_FOLD(MAGIC, SUM, SUB, BACK, BACK_SCALES, R, LO, HI, TO)                                               \
+// part + dot * scale + minimum * sum of sub-block SUB, with the numbers UNIT and SUM; numbers and scales are those of the
+// block BACK and BACK_SCALES bytes back
+#define INFERD_FOLD(UNIT, SUM, SUB, BACK, BACK_SCALES, R, LO, HI, TO)                                               \
     INFERD_IF_ROW(R)                                                                                                 \
-    "vbroadcastss (" #MAGIC " * %c[mr] + " #R ") * 4 - " BACK "(%[f]), %%zmm29\n"                                    \
-    ".if !(%c[kind] & 4)\nvgetexpps %%zmm29, %%zmm29\nvsubps %[constants]%{1to16%}, %%zmm29, %%zmm29\n.endif\n"                   \
+    "vbroadcastss " INFERD_NUMBER_AT(UNIT, R, BACK) ", %%zmm29\n"                                                    \
     INFERD_SCALED(LO) INFERD_SCALED(HI)                                                                              \
     "vfmadd213ps " #R " * 128(%[p]), %%zmm26, " INFERD_Z(LO) "\n"                                                    \
     "vfmadd213ps " #R " * 128 + 64(%[p]), %%zmm27, " INFERD_Z(HI) "\n"                                               \
     ".if %c[kind] & 16\n"                                                                                                  \
-    "vbroadcastss (" #SUM " * %c[mr] + " #R ") * 4 - " BACK "(%[f]), %%zmm29\n"                                      \
+    "vbroadcastss " INFERD_NUMBER_AT(SUM, R, BACK) ", %%zmm29\n"                                      \
     "vfmadd231ps %%zmm29, %%zmm30, " INFERD_Z(LO) "\n"                                                               \
     ".if !(%c[kind] & 1)\nvfmadd231ps %%zmm29, %%zmm31, " INFERD_Z(HI) "\n"                                            \
     ".else\nvfmadd231ps %c[scales] / 2 + " #SUB " * 128 + 64 - " BACK_SCALES "(%[s]), %%zmm29, " INFERD_Z(HI) "\n.endif\n"  \
     ".endif\n" TO(R, LO, HI) INFERD_END
-#define INFERD_FOLD_0(R, LO, HI) INFERD_FOLD(0, 2, 0, "0", "0", R, LO, HI, INFERD_TO_PART)
+#define INFERD_FOLD_0(R, LO, HI) INFERD_FOLD("%c[kind] & 2", "2", 0, "0", "0", R, LO, HI, INFERD_TO_PART)
 #define INFERD_FOLD_1(BACK, BACK_SCALES, R, LO, HI, TO)                            \
-    ".if %c[kind] & 8\n" INFERD_FOLD(1, 4, 0, BACK, BACK_SCALES, R, LO, HI, TO)  \
-    ".else\n" INFERD_FOLD(1, 3, 1, BACK, BACK_SCALES, R, LO, HI, TO) ".endif\n"
+    ".if %c[kind] & 8\n" INFERD_FOLD("2 + (%c[kind] & 2) / 2", "3", 0, BACK, BACK_SCALES, R, LO, HI, TO)  \
+    ".else\n" INFERD_FOLD("1 + (%c[kind] & 2)", "3", 1, BACK, BACK_SCALES, R, LO, HI, TO) ".endif\n"
 #define INFERD_FOLD_PART(R, LO, HI) INFERD_FOLD_1("0", "0", R, LO, HI, INFERD_TO_PART)
 #define INFERD_FOLD_ACC(R, LO, HI) INFERD_FOLD_1("0", "0", R, LO, HI, INFERD_TO_ACC)
-#define INFERD_FOLD_PART_BACK(R, LO, HI) INFERD_FOLD_1("%c[mr] * 20", "%c[scales]", R, LO, HI, INFERD_TO_PART)
-#define INFERD_FOLD_ACC_BACK(R, LO, HI) INFERD_FOLD_1("%c[mr] * 20", "%c[scales]", R, LO, HI, INFERD_TO_ACC)
+#define INFERD_FOLD_PART_BACK(R, LO, HI) INFERD_FOLD_1("%c[mr] * 16", "%c[scales]", R, LO, HI, INFERD_TO_PART)
+#define INFERD_FOLD_ACC_BACK(R, LO, HI) INFERD_FOLD_1("%c[mr] * 16", "%c[scales]", R, LO, HI, INFERD_TO_ACC)
 
 // after slice 0: to the scale of slice 1, or the fold of sub-block 0
 #define INFERD_AFTER_0(R, LO, HI)                                                                                    \
     ".if %c[kind] & 8\n" INFERD_IF_ROW(R)                                                                          \
-    "vpbroadcastd (2 * %c[mr] + " #R ") * 4(%[o]), %%zmm29\n"                                                        \
+    "vpbroadcastd " INFERD_NUMBER("1", R) ", %%zmm29\n"                                                               \
     "vpslld $6, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpslld $6, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"     \
     "vpsravd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpsravd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"     \
-    INFERD_START_1(R)                                                                                                \
+    "vpbroadcastd " INFERD_NUMBER("2", R) ", %%zmm29\n"                                                               \
     "vpaddd %%zmm29, " INFERD_Z(LO) ", " INFERD_Z(LO) "\nvpaddd %%zmm29, " INFERD_Z(HI) ", " INFERD_Z(HI) "\n"       \
     INFERD_END ".else\n" INFERD_FOLD_0(R, LO, HI) ".endif\n"
 #define INFERD_SCALES_0 ".if !(%c[kind] & 8)\n" INFERD_SCALES(0, "0") ".endif\n"
@@ -140,26 +136,21 @@
     INFERD_AHEAD(3) INFERD_ODD_ROWS(INFERD_BEGIN_1) INFERD_SCALES_LAST \
     INFERD_ODD_STEP(4, 5, 6, 7, FOLD)                             \
     "add $%c[block], %[w]\nadd $%c[scales], %[s]\nadd $%c[ahead], %[next]\n" \
-    "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 20, %[f]\nadd $%c[mr] * 16, %[o]\n"
+    "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 16, %[o]\n"
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks, whose first is at w; scales as write_scales() left them,
-// rows.offsets as write_starts() where the type has a zero. Meanwhile the lines of as many blocks of Ahead bytes from
-// `next` on are fetched (0: none).
+// numbers as write_numbers(). Meanwhile the lines of as many blocks of Ahead bytes from `next` on are fetched (0: none).
 template <class P, int MR, int Ahead>
-static void tile_of_rows(const uint8_t* w, const float* scales, TileRows rows, ptrdiff_t num_blocks, float (*acc)[32],
-                         const uint8_t* next) {
+static void tile_of_rows(const uint8_t* w, const float* scales, TileRows rows, const int32_t* numbers, ptrdiff_t num_blocks,
+                         float (*acc)[32], const uint8_t* next) {
     static_assert(kGroup / 32 == 4 && kMaxLeft == 6, "the assembly has them as numbers");
-    struct Constants {
-        float magic_exponent;
-        uint32_t nibbles;
-    };
-    static const Constants kConstants = {23, 0x0F0F0F0F};
+    static const uint32_t kNibbles = 0x0F0F0F0F;
     // what the assembly tests: 1 nibbles, 2 a zero, 4 magic, 8 two slices per sub-block, 16 minima, 32 headers
     constexpr int kKind = (P::bits == 4) + (P::zero ? 2 : 0) + (P::magic ? 4 : 0) + (P::sub == 32 ? 8 : 0) + (P::has_min ? 16 : 0) + (P::header_bytes ? 32 : 0);
     alignas(64) float part[12][32];
     ptrdiff_t group = 0, header = 0;  // header: bytes from this group of K-blocks to the next besides the blocks
     __asm__ volatile(
-        ".if %c[kind] & 1\nvpbroadcastd 4+%[constants], %%zmm31\n.endif\n"
+        ".if %c[kind] & 1\nvpbroadcastd %[nibbles], %%zmm31\n.endif\n"
         INFERD_EVEN_ROWS(INFERD_BEGIN_0)
         INFERD_EVEN_STEP(0, 1, 2, 3, INFERD_CLEAR)
         "0:\n"
@@ -181,9 +172,9 @@ static void tile_of_rows(const uint8_t* w, const float* scales, TileRows rows, p
         "jmp 0b\n"
         "3:\n"
         INFERD_ODD_ROWS(INFERD_FOLD_ACC_BACK)
-        : [w] "+r"(w), [s] "+r"(scales), [a] "+r"(rows.q), [f] "+r"(rows.factors), [o] "+r"(rows.offsets),
+        : [w] "+r"(w), [s] "+r"(scales), [a] "+r"(rows.q), [o] "+r"(numbers),
           [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group), [h] "+r"(header), [next] "+r"(next)
-        : [p] "r"(part), [acc] "r"(acc), [constants] "m"(kConstants), [mr] "i"(MR), [kind] "i"(kKind), [ahead] "i"(Ahead),
+        : [p] "r"(part), [acc] "r"(acc), [nibbles] "m"(kNibbles), [mr] "i"(MR), [kind] "i"(kKind), [ahead] "i"(Ahead),
           [block] "i"(P::block_bytes), [quants] "i"(P::scale_bytes), [scales] "i"(4 * kScaleFloats<P>)
         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
           "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",

@@ -111,8 +111,8 @@ static inline void clear_rows(float (*acc)[32], int mr) {
 constexpr int kDirectRows = 12;
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks of a panel; w is at a multiple of 8 blocks
-template <class P, int MR, int Ahead>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
+template <class P, int MR>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
     for (int r = 0; r < MR; r++) {
         float part[32] = {};
         for (int block = 0; block < num_blocks; block++) {
@@ -154,24 +154,23 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
 
 #endif
 
-using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32], const uint8_t*);
+using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32]);
 
 // Only what the choice between packed and unpacked weights can reach is compiled.
-template <class P, int MR, int Ahead>
+template <class P, int MR>
 constexpr Tile tile_or_none() {
-    if constexpr (P::packed ? MR <= kDirectRows : MR >= kTileRows / 2) return tile<P, MR, Ahead>;
+    if constexpr (P::packed ? MR <= kDirectRows : MR >= kTileRows / 2) return tile<P, MR>;
     return nullptr;
 }
-template <class P, int Ahead = 0>
-constexpr Tile kTiles[kTileRows] = {
-    tile_or_none<P, 1, Ahead>(), tile_or_none<P, 2, Ahead>(),  tile_or_none<P, 3, Ahead>(),  tile_or_none<P, 4, Ahead>(),
-    tile_or_none<P, 5, Ahead>(), tile_or_none<P, 6, Ahead>(),  tile_or_none<P, 7, Ahead>(),  tile_or_none<P, 8, Ahead>(),
-    tile_or_none<P, 9, Ahead>(), tile_or_none<P, 10, Ahead>(), tile_or_none<P, 11, Ahead>(), tile_or_none<P, 12, Ahead>()};
+template <class P>
+constexpr Tile kTiles[kTileRows] = {tile_or_none<P, 1>(), tile_or_none<P, 2>(),  tile_or_none<P, 3>(),  tile_or_none<P, 4>(),
+                                    tile_or_none<P, 5>(), tile_or_none<P, 6>(),  tile_or_none<P, 7>(),  tile_or_none<P, 8>(),
+                                    tile_or_none<P, 9>(), tile_or_none<P, 10>(), tile_or_none<P, 11>(), tile_or_none<P, 12>()};
 
 // K-blocks of a panel that go through all row tiles together: a tile is then long enough to hide its start and end.
 constexpr int kChunkBlocks = 64;
 // Activations of one row block and chunk stay in the second-level cache while all panels pass.
-constexpr int kRowBlockBytes = 512 << 10;
+constexpr int kRowBlockBytes = 384 << 10;
 constexpr int kRowBytes = 32 + 9 * 4;  // a row has 32 values and 9 numbers per K-block
 
 // One panel's columns of one chunk, and where its product goes.
@@ -222,7 +221,7 @@ static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_beg
             const TileRows rows = tile_rows(a, 0, 0, mr);
             const uint8_t* data = w.data + panel * w.panel_bytes;
             const PanelChunk c{data, data, 0, blocks, out + panel * kPanelColumns, ldout, columns_of(panel), accumulate};
-            on_rows(c, 0, mr, [&](float (*acc)[32]) { kTiles<F>[mr - 1](data, rows, blocks, acc, nullptr); });
+            on_rows(c, 0, mr, [&](float (*acc)[32]) { kTiles<F>[mr - 1](data, rows, blocks, acc); });
         }
         return;
     }

@@ -93,8 +93,8 @@ static void some_rows(const uint8_t* w, TileRows rows, int mr, int num_blocks, f
 constexpr int kDirectRows = 12;
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks of a panel; w is at a multiple of 8 blocks
-template <class P, int MR, int Ahead>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
+template <class P, int MR>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
     int r = 0;
     auto rest = [&] { return TileRows{rows.q + 4 * r, rows.scale + r, rows.factors + r, rows.offsets + r}; };
     for (; r + 4 <= MR; r += 4) some_rows<P, 4>(w, rest(), MR, num_blocks, acc + r);

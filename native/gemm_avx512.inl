@@ -129,8 +129,8 @@ constexpr int kScaleFloats = 32 * (32 / P::sub) * (1 + P::has_min);
 
 constexpr int kDirectRows = 4;  // products of more rows go through chunk_product()
 
-template <class P, int MR, int Ahead>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
+template <class P, int MR>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
     tile_of_few<P, MR>(w, rows, num_blocks, acc);
 }
 

@@ -1,16 +1,15 @@
 // Products of more than kDirectRows rows for AVX-512 VNNI. Included by gemm.inl.
 
 using RowsTile = void (*)(const uint8_t*, const float*, TileRows, const int32_t*, ptrdiff_t, float (*)[32], const uint8_t*);
-template <class P, int MR, int Ahead>
+template <class P, int MR>
 constexpr RowsTile rows_tile_or_none() {
-    if constexpr (MR > kDirectRows) return tile_of_rows<P, MR, Ahead>;
+    if constexpr (MR > kDirectRows) return tile_of_rows<P, MR>;
     return nullptr;
 }
-template <class P, int Ahead>
+template <class P>
 constexpr RowsTile kRowsTiles[kTileRows] = {
-    nullptr, nullptr, nullptr, rows_tile_or_none<P, 4, Ahead>(),
-    rows_tile_or_none<P, 5, Ahead>(), rows_tile_or_none<P, 6, Ahead>(),  rows_tile_or_none<P, 7, Ahead>(),  rows_tile_or_none<P, 8, Ahead>(),
-    rows_tile_or_none<P, 9, Ahead>(), rows_tile_or_none<P, 10, Ahead>(), rows_tile_or_none<P, 11, Ahead>(), rows_tile_or_none<P, 12, Ahead>()};
+    nullptr, nullptr, nullptr, rows_tile_or_none<P, 4>(), rows_tile_or_none<P, 5>(), rows_tile_or_none<P, 6>(), rows_tile_or_none<P, 7>(),
+    rows_tile_or_none<P, 8>(), rows_tile_or_none<P, 9>(), rows_tile_or_none<P, 10>(), rows_tile_or_none<P, 11>(), rows_tile_or_none<P, 12>()};
 
 // Row tiles [begin, end) of the activations, K-blocks [block, block + count).
 template <class F>
@@ -30,7 +29,8 @@ struct RowBlock {
     int32_t* numbers_of(int t) { return numbers + (ptrdiff_t)(tile_start(a->num_rows, t) - tile_start(a->num_rows, begin)) * 4 * count; }
 };
 
-// While the last tile runs, the packed weights of the next chunk are fetched.
+// While the last tile runs, the packed weights of the next chunk are fetched; before that, the rows of the next tile. One
+// tile for both: its 9 KB of code must share the instruction cache with that of the tile one row shorter.
 template <class F>
 static void chunk_product(const PanelChunk& c, RowBlock<F>& block) {
     alignas(64) float scales[kChunkBlocks * kScaleFloats<F>];
@@ -38,8 +38,9 @@ static void chunk_product(const PanelChunk& c, RowBlock<F>& block) {
     for (int t = block.begin; t < block.end; t++) {
         int mr;
         const TileRows rows = tile_rows(*block.a, t, c.block, mr);
-        const RowsTile run = (t + 1 < block.end ? kRowsTiles<F, 0> : kRowsTiles<F, F::block_bytes>)[mr - 1];
+        const uint8_t* next = t + 1 < block.end ? (const uint8_t*)rows.q + (ptrdiff_t)mr * block.a->k : c.next;
+        const RowsTile run = kRowsTiles<F>[mr - 1];
         on_rows(c, tile_start(block.a->num_rows, t), mr,
-                [&](float (*acc)[32]) { run(c.data + F::header_bytes, scales, rows, block.numbers_of(t), c.count, acc, c.next); });
+                [&](float (*acc)[32]) { run(c.data + F::header_bytes, scales, rows, block.numbers_of(t), c.count, acc, next); });
     }
 }

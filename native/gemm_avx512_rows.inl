@@ -139,8 +139,8 @@
     "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 16, %[o]\n"
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks, whose first is at w; scales as write_scales() left them,
-// numbers as write_numbers(). Meanwhile the lines of as many blocks of Ahead bytes from `next` on are fetched (0: none).
-template <class P, int MR, int Ahead>
+// numbers as write_numbers(). Meanwhile as much memory from `next` on is fetched.
+template <class P, int MR>
 static void tile_of_rows(const uint8_t* w, const float* scales, TileRows rows, const int32_t* numbers, ptrdiff_t num_blocks,
                          float (*acc)[32], const uint8_t* next) {
     static_assert(kGroup / 32 == 4 && kMaxLeft == 6, "the assembly has them as numbers");
@@ -174,7 +174,7 @@ static void tile_of_rows(const uint8_t* w, const float* scales, TileRows rows, c
         INFERD_ODD_ROWS(INFERD_FOLD_ACC_BACK)
         : [w] "+r"(w), [s] "+r"(scales), [a] "+r"(rows.q), [o] "+r"(numbers),
           [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group), [h] "+r"(header), [next] "+r"(next)
-        : [p] "r"(part), [acc] "r"(acc), [nibbles] "m"(kNibbles), [mr] "i"(MR), [kind] "i"(kKind), [ahead] "i"(Ahead),
+        : [p] "r"(part), [acc] "r"(acc), [nibbles] "m"(kNibbles), [mr] "i"(MR), [kind] "i"(kKind), [ahead] "i"(P::block_bytes),
           [block] "i"(P::block_bytes), [quants] "i"(P::scale_bytes), [scales] "i"(4 * kScaleFloats<P>)
         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
           "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",

@@ -234,10 +234,12 @@ static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_beg
             rows.set(a, t, t + step < tiles ? t + step : tiles, block, count);
             for (int panel = panel_begin; panel < panel_end; panel++) {
                 const uint8_t* data = w.data + panel * w.panel_bytes + block / 8 * F::chunk_bytes;
-                const uint8_t* next = panel + 1 < panel_end ? data + w.panel_bytes
-                                      : block + kChunkBlocks < blocks ? w.data + panel_begin * w.panel_bytes + (block + kChunkBlocks) / 8 * F::chunk_bytes
+                const size_t next_chunk = (size_t)(block + kChunkBlocks) / 8 * F::chunk_bytes;
+                const uint8_t* next = panel + 1 < panel_end           ? data + w.panel_bytes
+                                      : block + kChunkBlocks < blocks ? w.data + panel_begin * w.panel_bytes + next_chunk
                                                                       : data;
-                chunk_product<F>({data, next, block, count, out + panel * kPanelColumns, ldout, columns_of(panel), accumulate || block > 0}, rows);
+                float* to = out + panel * kPanelColumns;
+                chunk_product<F>({data, next, block, count, to, ldout, columns_of(panel), accumulate || block > 0}, rows);
             }
         }
 }

@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) __m512i load_quad(const uint8_t* qu
     return _mm512_and_si512(x, _mm512_set1_epi8(15));
 }
 
-// Up to 4 rows straight from the packed weights: these products wait for memory.
+// Up to kDirectRows rows: these products wait for memory.
 template <class P, int MR>
 static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
     constexpr int kSubs = 32 / P::sub, kSlices = P::sub / 16;
@@ -127,7 +127,7 @@ constexpr int kScaleFloats = 32 * (32 / P::sub) * (1 + P::has_min);
 
 #include "gemm_avx512_rows.inl"
 
-constexpr int kDirectRows = 4;  // products of more rows go through chunk_product()
+constexpr int kDirectRows = 6;  // products of more rows go through chunk_product(): from 7 on that is faster
 
 template <class P, int MR>
 static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
@@ -163,7 +163,8 @@ static void write_numbers(const TileRows& rows, int mr, int num_blocks, int32_t*
     auto offset = [&](int slot) { return _mm512_maskz_loadu_epi32(mask, o + slot * mr); };
     auto factor = [&](int slot) { return _mm512_maskz_loadu_ps(mask, f + slot * mr); };
     auto put = [&](int slot, __m512i x) { _mm512_mask_storeu_epi32(out + slot * mr, mask, x); };
-    auto zero_share = [&](int slice) { return _mm512_slli_epi32(offset(slice), F::zero ? __builtin_ctz(F::zero | 1 << 30) : 0); };
+    constexpr int kZeroShift = F::zero ? __builtin_ctz(F::zero | 1 << 30) : 0;
+    auto zero_share = [&](int slice) { return _mm512_slli_epi32(offset(slice), kZeroShift); };
     auto start = [&](__m512i from, int slice) { return F::zero ? _mm512_add_epi32(from, zero_share(slice)) : from; };
     for (int b = 0; b < num_blocks; b++, f += 5 * mr, o += 4 * mr, out += 4 * mr) {
         const __m512i magic0 = _mm512_castps_si512(factor(0)), magic1 = _mm512_castps_si512(factor(1));

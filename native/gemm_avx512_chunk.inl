@@ -1,15 +1,12 @@
 // Products of more than kDirectRows rows for AVX-512 VNNI. Included by gemm.inl.
 
 using RowsTile = void (*)(const uint8_t*, const float*, TileRows, const int32_t*, ptrdiff_t, float (*)[32], const uint8_t*);
-template <class P, int MR>
-constexpr RowsTile rows_tile_or_none() {
-    if constexpr (MR > kDirectRows) return tile_of_rows<P, MR>;
-    return nullptr;
-}
+// more than kDirectRows rows are cut into tiles of 6 and more
+static_assert(kDirectRows >= 5 && kTileRows == 12);
 template <class P>
 constexpr RowsTile kRowsTiles[kTileRows] = {
-    nullptr, nullptr, nullptr, rows_tile_or_none<P, 4>(), rows_tile_or_none<P, 5>(), rows_tile_or_none<P, 6>(), rows_tile_or_none<P, 7>(),
-    rows_tile_or_none<P, 8>(), rows_tile_or_none<P, 9>(), rows_tile_or_none<P, 10>(), rows_tile_or_none<P, 11>(), rows_tile_or_none<P, 12>()};
+    nullptr, nullptr, nullptr, nullptr, nullptr, tile_of_rows<P, 6>, tile_of_rows<P, 7>, tile_of_rows<P, 8>,
+    tile_of_rows<P, 9>, tile_of_rows<P, 10>, tile_of_rows<P, 11>, tile_of_rows<P, 12>};
 
 // Row tiles [begin, end) of the activations, K-blocks [block, block + count).
 template <class F>
@@ -26,7 +23,9 @@ struct RowBlock {
             write_numbers<F>(of_tile, mr, count, numbers_of(t));
         }
     }
-    int32_t* numbers_of(int t) { return numbers + (ptrdiff_t)(tile_start(a->num_rows, t) - tile_start(a->num_rows, begin)) * 4 * count; }
+    int32_t* numbers_of(int t) {
+        return numbers + (ptrdiff_t)(tile_start(a->num_rows, t) - tile_start(a->num_rows, begin)) * 4 * count;
+    }
 };
 
 // While the last tile runs, the packed weights of the next chunk are fetched; before that, the rows of the next tile. One

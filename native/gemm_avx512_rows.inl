@@ -1,4 +1,4 @@
-// The tile of 5 to 12 rows for AVX-512 VNNI. Included by gemm_avx512.inl.
+// The tile of 6 to 12 rows for AVX-512 VNNI. Included by gemm_avx512.inl.
 //
 // Assembly, because the order of the instructions is the speed: the dot products fill the two multiplying ports, and all
 // else must be spread among them in small pieces. The schedulers see fewer than a hundred instructions ahead, so a fold
@@ -31,10 +31,10 @@
     "vpandd %c[quants] + " #Q " / 2 * 128(%[w]), %%zmm31, %%zmm24\n"                                                 \
     "vpandd %c[quants] + " #Q " / 2 * 128 + 64(%[w]), %%zmm31, %%zmm25\n.endif\n"
 
-// lines of the packed weights of the next chunk, a quarter of a block's in each step
+// lines from `next` on, as many as a block of packed weights has, a quarter of a block's in each step
 #define INFERD_AHEAD_LINE(STEP, I) \
-    ".if " #STEP " * ((%c[ahead] + 255) / 256) + " #I " < (%c[ahead] + 63) / 64 && " #I " < (%c[ahead] + 255) / 256\n" \
-    "prefetcht0 (" #STEP " * ((%c[ahead] + 255) / 256) + " #I ") * 64(%[next])\n.endif\n"
+    ".if " #STEP " * ((%c[block] + 255) / 256) + " #I " < (%c[block] + 63) / 64 && " #I " < (%c[block] + 255) / 256\n" \
+    "prefetcht0 (" #STEP " * ((%c[block] + 255) / 256) + " #I ") * 64(%[next])\n.endif\n"
 #define INFERD_AHEAD(STEP) \
     INFERD_AHEAD_LINE(STEP, 0) INFERD_AHEAD_LINE(STEP, 1) INFERD_AHEAD_LINE(STEP, 2) INFERD_AHEAD_LINE(STEP, 3) INFERD_AHEAD_LINE(STEP, 4)
 
@@ -135,7 +135,7 @@
     INFERD_EVEN_STEP(4, 5, 6, 7, INFERD_AFTER_0)                  \
     INFERD_AHEAD(3) INFERD_ODD_ROWS(INFERD_BEGIN_1) INFERD_SCALES_LAST \
     INFERD_ODD_STEP(4, 5, 6, 7, FOLD)                             \
-    "add $%c[block], %[w]\nadd $%c[scales], %[s]\nadd $%c[ahead], %[next]\n" \
+    "add $%c[block], %[w]\nadd $%c[scales], %[s]\nadd $%c[block], %[next]\n" \
     "add $%c[mr] * 32, %[a]\nadd $%c[mr] * 16, %[o]\n"
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks, whose first is at w; scales as write_scales() left them,
@@ -146,7 +146,8 @@ static void tile_of_rows(const uint8_t* w, const float* scales, TileRows rows, c
     static_assert(kGroup / 32 == 4 && kMaxLeft == 6, "the assembly has them as numbers");
     static const uint32_t kNibbles = 0x0F0F0F0F;
     // what the assembly tests: 1 nibbles, 2 a zero, 4 magic, 8 two slices per sub-block, 16 minima, 32 headers
-    constexpr int kKind = (P::bits == 4) + (P::zero ? 2 : 0) + (P::magic ? 4 : 0) + (P::sub == 32 ? 8 : 0) + (P::has_min ? 16 : 0) + (P::header_bytes ? 32 : 0);
+    constexpr int kKind = (P::bits == 4) + (P::zero ? 2 : 0) + (P::magic ? 4 : 0) + (P::sub == 32 ? 8 : 0) +
+                          (P::has_min ? 16 : 0) + (P::header_bytes ? 32 : 0);
     alignas(64) float part[12][32];
     ptrdiff_t group = 0, header = 0;  // header: bytes from this group of K-blocks to the next besides the blocks
     __asm__ volatile(
@@ -174,8 +175,8 @@ static void tile_of_rows(const uint8_t* w, const float* scales, TileRows rows, c
         INFERD_ODD_ROWS(INFERD_FOLD_ACC_BACK)
         : [w] "+r"(w), [s] "+r"(scales), [a] "+r"(rows.q), [o] "+r"(numbers),
           [c] "+r"(rows.scale), [n] "+r"(num_blocks), [g] "+r"(group), [h] "+r"(header), [next] "+r"(next)
-        : [p] "r"(part), [acc] "r"(acc), [nibbles] "m"(kNibbles), [mr] "i"(MR), [kind] "i"(kKind), [ahead] "i"(P::block_bytes),
-          [block] "i"(P::block_bytes), [quants] "i"(P::scale_bytes), [scales] "i"(4 * kScaleFloats<P>)
+        : [p] "r"(part), [acc] "r"(acc), [nibbles] "m"(kNibbles), [mr] "i"(MR), [kind] "i"(kKind), [block] "i"(P::block_bytes),
+          [quants] "i"(P::scale_bytes), [scales] "i"(4 * kScaleFloats<P>)
         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
           "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",
           "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");

@@ -70,6 +70,7 @@ static void chunk_product(const PanelChunk& c, const RowBlock<F>& block) {
     for (int t = block.begin; t < block.end; t++) {
         int mr;
         const TileRows rows = tile_rows(*block.a, t, c.block, mr);
-        on_rows(c, tile_start(block.a->num_rows, t), mr, [&](float (*acc)[32]) { kTiles<U>[mr - 1](chunk, rows, c.count, acc); });
+        on_rows(c, tile_start(block.a->num_rows, t), mr,
+                [&](float (*acc)[32]) { kTiles<U>[mr - 1](chunk, rows, c.count, acc); });
     }
 }

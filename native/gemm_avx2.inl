@@ -84,13 +84,12 @@ template <class P, int R>
 static void some_rows(const uint8_t* w, TileRows rows, int mr, int num_blocks, float (*acc)[32]) {
     constexpr int kSlices = P::sub / 16, kSubs = 32 / P::sub;
     alignas(32) float part[R][32];
+    clear_rows(part, R);
     for (int block = 0; block < num_blocks; block++) {
         const uint8_t *header = w + block / 8 * P::chunk_bytes, *at = header + P::header_bytes + block % 8 * P::block_bytes;
         const int8_t* a = rows.q + (ptrdiff_t)block * 32 * mr;
         const float* f = rows.factors + (ptrdiff_t)block * 5 * mr;
         const int32_t* o = rows.offsets + (ptrdiff_t)block * 4 * mr;
-        if (block % (kGroup / 32) == 0)
-            for (int r = 0; r < R; r++) store(part[r], set1(0)), store(part[r] + 16, set1(0));
         for (int s = 0; s < kSubs; s++)
             for (int h = 0; h < 2; h++) {
                 alignas(32) float scales[16], minima[16];
@@ -115,11 +114,13 @@ static void some_rows(const uint8_t* w, TileRows rows, int mr, int num_blocks, f
                     }
                 }
             }
-        if (block % (kGroup / 32) == kGroup / 32 - 1 || block == num_blocks - 1)
+        if (block % (kGroup / 32) == kGroup / 32 - 1 || block == num_blocks - 1) {
             for (int r = 0; r < R; r++) {
                 const V16 scale = set1(rows.scale[(ptrdiff_t)(block / (kGroup / 32)) * mr + r]);
                 for (int h = 0; h < 32; h += 16) store(acc[r] + h, fma(load(part[r] + h), scale, load(acc[r] + h)));
             }
+            clear_rows(part, R);
+        }
     }
 }
 

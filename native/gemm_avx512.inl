@@ -127,7 +127,9 @@ constexpr int kScaleFloats = 32 * (32 / P::sub) * (1 + P::has_min);
 
 #include "gemm_avx512_rows.inl"
 
-constexpr int kDirectRows = 6;  // products of more rows go through chunk_product(): from 7 on that is faster
+// Products of more rows go through chunk_product(). With weights in L2 that is faster from 7 rows on, but it fetches no
+// weights ahead in the first panel of a piece, and 8 sequences wait for memory.
+constexpr int kDirectRows = 8;
 
 template <class P, int MR>
 static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {

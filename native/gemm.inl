@@ -72,60 +72,6 @@ struct Packed {
     }
 };
 
-// A chunk of 8 K-blocks unpacked for many row tiles: per block fp32 scale[32 / Sub][32], (fp32 min[32 / Sub][32]),
-// then quants as the 8-bit formats have them.
-template <int Zero, bool HasMin, int Sub, int Run>
-struct Unpacked {
-    static constexpr int bits = 8, zero = Zero, sub = Sub, run = Run;
-    static constexpr bool has_min = HasMin, packed = false, magic = Zero < 128;
-    static constexpr int header_bytes = 0, scale_bytes = 128 * (32 / Sub) * (1 + HasMin);
-    static constexpr int block_bytes = scale_bytes + 1024, chunk_bytes = 8 * block_bytes;
-
-    static inline V16 scale(const uint8_t*, const uint8_t* block, int sub_index, int half) {
-        return load((const float*)block + 32 * sub_index + 16 * half);
-    }
-    static inline V16 min(const uint8_t*, const uint8_t* block, int sub_index, int half) {
-        return load((const float*)block + 32 * (32 / Sub + sub_index) + 16 * half);
-    }
-};
-template <class F>
-using UnpackedOf = Unpacked<F::zero, F::has_min, F::sub, F::run>;
-
-// 64 bytes of quants: the low and the high nibbles of 64 bytes
-static inline void unpack_line(const uint8_t* in, uint8_t* low, uint8_t* high) {
-#if defined(__AVX512F__)
-    const __m512i mask = _mm512_set1_epi8(15), x = _mm512_load_si512(in);
-    _mm512_store_si512(low, _mm512_and_si512(x, mask));
-    _mm512_store_si512(high, _mm512_and_si512(_mm512_srli_epi16(x, 4), mask));
-#else
-    for (int i = 0; i < 64; i++) low[i] = in[i] & 15, high[i] = in[i] >> 4;
-#endif
-}
-
-template <class F>
-static void unpack_chunk(const uint8_t* header, int num_blocks, uint8_t* out) {
-    using U = UnpackedOf<F>;
-    const uint8_t* block = header + F::header_bytes;
-    for (int b = 0; b < num_blocks; b++, block += F::block_bytes, out += U::block_bytes) {
-        float* scales = (float*)out;
-        for (int s = 0; s < 32 / F::sub; s++)
-            for (int h = 0; h < 2; h++) {
-                store(scales + 32 * s + 16 * h, F::scale(header, block, s, h));
-                if constexpr (F::has_min) store(scales + 32 * (32 / F::sub + s) + 16 * h, F::min(header, block, s, h));
-            }
-        const uint8_t* quants = block + F::scale_bytes;
-        uint8_t* to = out + U::scale_bytes;
-        if constexpr (F::bits == 8) {
-            for (int i = 0; i < 1024; i += 64) __builtin_memcpy(to + i, quants + i, 64);  // in line
-        } else {
-#pragma GCC unroll 4
-            for (int pair = 0; pair < 4; pair++)
-                for (int h = 0; h < 2; h++)
-                    unpack_line(quants + pair * 128 + h * 64, to + pair * 256 + h * 64, to + pair * 256 + 128 + h * 64);
-        }
-    }
-}
-
 // What a tile reads of its rows; layout as in QuantRows, from the tile's first row and block.
 struct TileRows {
     const int8_t* q;
@@ -165,8 +111,8 @@ static inline void clear_rows(float (*acc)[32], int mr) {
 constexpr int kDirectRows = 12;
 
 // acc[r] += product of the tile's rows with num_blocks K-blocks of a panel; w is at a multiple of 8 blocks
-template <class P, int MR, int Ahead>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t*) {
+template <class P, int MR>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
     for (int r = 0; r < MR; r++) {
         float part[32] = {};
         for (int block = 0; block < num_blocks; block++) {
@@ -208,24 +154,35 @@ static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[3
 
 #endif
 
-using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32], const uint8_t*);
+using Tile = void (*)(const uint8_t*, TileRows, int, float (*)[32]);
 
 // Only what the choice between packed and unpacked weights can reach is compiled.
-template <class P, int MR, int Ahead>
+template <class P, int MR>
 constexpr Tile tile_or_none() {
-    if constexpr (P::packed ? MR <= kDirectRows : MR > kDirectRows || MR >= kTileRows / 2) return tile<P, MR, Ahead>;
+    if constexpr (P::packed ? MR <= kDirectRows : MR >= kTileRows / 2) return tile<P, MR>;
     return nullptr;
 }
-template <class P, int Ahead = 0>
-constexpr Tile kTiles[kTileRows] = {
-    tile_or_none<P, 1, Ahead>(), tile_or_none<P, 2, Ahead>(),  tile_or_none<P, 3, Ahead>(),  tile_or_none<P, 4, Ahead>(),
-    tile_or_none<P, 5, Ahead>(), tile_or_none<P, 6, Ahead>(),  tile_or_none<P, 7, Ahead>(),  tile_or_none<P, 8, Ahead>(),
-    tile_or_none<P, 9, Ahead>(), tile_or_none<P, 10, Ahead>(), tile_or_none<P, 11, Ahead>(), tile_or_none<P, 12, Ahead>()};
+template <class P>
+constexpr Tile kTiles[kTileRows] = {tile_or_none<P, 1>(), tile_or_none<P, 2>(),  tile_or_none<P, 3>(),  tile_or_none<P, 4>(),
+                                    tile_or_none<P, 5>(), tile_or_none<P, 6>(),  tile_or_none<P, 7>(),  tile_or_none<P, 8>(),
+                                    tile_or_none<P, 9>(), tile_or_none<P, 10>(), tile_or_none<P, 11>(), tile_or_none<P, 12>()};
 
-// K-blocks unpacked at a time: 64 make 80 KiB, and a tile long enough to hide its start and end.
+// K-blocks of a panel that go through all row tiles together: a tile is then long enough to hide its start and end.
 constexpr int kChunkBlocks = 64;
 // Activations of one row block and chunk stay in the second-level cache while all panels pass.
-constexpr int kRowBlockBytes = 512 << 10;
+constexpr int kRowBlockBytes = 384 << 10;
+constexpr int kRowBytes = 32 + 9 * 4;  // a row has 32 values and 9 numbers per K-block
+
+// One panel's columns of one chunk, and where its product goes.
+struct PanelChunk {
+    const uint8_t* data;  // packed
+    const uint8_t* next;  // packed data of the chunk after this
+    int block, count;     // first K-block in the row, number of K-blocks
+    float* out;           // row 0
+    ptrdiff_t ldout;
+    int columns;
+    bool accumulate;
+};
 
 // Rows of tile t from K-block `block` on, and their number.
 static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) {
@@ -236,27 +193,22 @@ static inline TileRows tile_rows(const QuantRows& a, int t, int block, int& mr) 
             a.offsets + at * 4};
 }
 
-// Chunk `block` of one panel, packed at data, times tiles [begin, end); out is row 0 of the panel. While the last tile
-// runs, the packed weights of the next chunk are fetched.
-template <class F>
-static void chunk_product(const uint8_t* data, const uint8_t* next, const QuantRows& a, int block, int begin, int end,
-                          float* out, ptrdiff_t ldout, int columns, bool accumulate) {
-    using U = UnpackedOf<F>;
-    alignas(64) uint8_t chunk[kChunkBlocks * U::block_bytes];
+// run(tile's mr, acc) between loading and storing the mr rows of the panel from row `start` on
+template <class Run>
+static inline void on_rows(const PanelChunk& c, int start, int mr, Run run) {
     alignas(64) float acc[kTileRows][32];
-    const int count = a.k / 32 - block < kChunkBlocks ? a.k / 32 - block : kChunkBlocks;
-    for (int i = 0; i < count; i += 8, data += F::chunk_bytes)
-        unpack_chunk<F>(data, count - i < 8 ? count - i : 8, chunk + i * U::block_bytes);
-    for (int t = begin; t < end; t++) {
-        int mr;
-        const TileRows rows = tile_rows(a, t, block, mr);
-        float* to = out + tile_start(a.num_rows, t) * ldout;
-        if (accumulate) load_rows(acc, to, ldout, mr, columns);
-        else clear_rows(acc, mr);
-        (t + 1 < end ? kTiles<U> : kTiles<U, F::block_bytes>)[mr - 1](chunk, rows, count, acc, next);
-        store_rows(acc, to, ldout, mr, columns);
-    }
+    float* to = c.out + start * c.ldout;
+    if (c.accumulate) load_rows(acc, to, c.ldout, mr, c.columns);
+    else clear_rows(acc, mr);
+    run(acc);
+    store_rows(acc, to, c.ldout, mr, c.columns);
 }
+
+#if defined(__AVX512F__)
+#include "gemm_avx512_chunk.inl"
+#else
+#include "gemm_unpacked.inl"
+#endif
 
 template <class F>
 static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_begin, int panel_end, float* out,
@@ -264,31 +216,32 @@ static void gemm_format(const PackedMatrix& w, const QuantRows& a, int panel_beg
     const int tiles = num_tiles(a.num_rows), blocks = w.k / 32;
     auto columns_of = [&](int panel) { return w.n - panel * kPanelColumns < kPanelColumns ? w.n - panel * kPanelColumns : kPanelColumns; };
     if (a.num_rows <= kDirectRows) {
-        alignas(64) float acc[kTileRows][32];
         for (int panel = panel_begin; panel < panel_end; panel++) {
             int mr;
             const TileRows rows = tile_rows(a, 0, 0, mr);
-            float* to = out + panel * kPanelColumns;
-            if (accumulate) load_rows(acc, to, ldout, mr, columns_of(panel));
-            else clear_rows(acc, mr);
-            kTiles<F>[mr - 1](w.data + panel * w.panel_bytes, rows, blocks, acc, nullptr);
-            store_rows(acc, to, ldout, mr, columns_of(panel));
+            const uint8_t* data = w.data + panel * w.panel_bytes;
+            const PanelChunk c{data, data, 0, blocks, out + panel * kPanelColumns, ldout, columns_of(panel), accumulate};
+            on_rows(c, 0, mr, [&](float (*acc)[32]) { kTiles<F>[mr - 1](data, rows, blocks, acc); });
         }
         return;
     }
-    // a row has 32 bytes and 9 numbers per block
-    const int tile_bytes = kTileRows * (32 + 9 * 4) * (blocks < kChunkBlocks ? blocks : kChunkBlocks);
+    const int tile_bytes = kTileRows * kRowBytes * (blocks < kChunkBlocks ? blocks : kChunkBlocks);
     const int step = kRowBlockBytes / tile_bytes;
+    RowBlock<F> rows;
     for (int t = 0; t < tiles; t += step)
-        for (int block = 0; block < blocks; block += kChunkBlocks)
+        for (int block = 0; block < blocks; block += kChunkBlocks) {
+            const int count = blocks - block < kChunkBlocks ? blocks - block : kChunkBlocks;
+            rows.set(a, t, t + step < tiles ? t + step : tiles, block, count);
             for (int panel = panel_begin; panel < panel_end; panel++) {
                 const uint8_t* data = w.data + panel * w.panel_bytes + block / 8 * F::chunk_bytes;
-                const uint8_t* next = panel + 1 < panel_end ? data + w.panel_bytes
-                                      : block + kChunkBlocks < blocks ? w.data + panel_begin * w.panel_bytes + (block + kChunkBlocks) / 8 * F::chunk_bytes
+                const size_t next_chunk = (size_t)(block + kChunkBlocks) / 8 * F::chunk_bytes;
+                const uint8_t* next = panel + 1 < panel_end           ? data + w.panel_bytes
+                                      : block + kChunkBlocks < blocks ? w.data + panel_begin * w.panel_bytes + next_chunk
                                                                       : data;
-                chunk_product<F>(data, next, a, block, t, t + step < tiles ? t + step : tiles, out + panel * kPanelColumns, ldout,
-                                 columns_of(panel), accumulate || block > 0);
+                float* to = out + panel * kPanelColumns;
+                chunk_product<F>({data, next, block, count, to, ldout, columns_of(panel), accumulate || block > 0}, rows);
             }
+        }
 }
 
 static void gemm_quant(const PackedMatrix& w, const QuantRows& a, int panel_begin, int panel_end, float* out,

@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) __m512i load_quad(const uint8_t* qu
     return _mm512_and_si512(x, _mm512_set1_epi8(15));
 }
 
-// Up to 4 rows straight from the packed weights: these products wait for memory.
+// Up to kDirectRows rows: these products wait for memory.
 template <class P, int MR>
 static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
     constexpr int kSubs = 32 / P::sub, kSlices = P::sub / 16;
@@ -121,12 +121,66 @@ static void tile_of_few(const uint8_t* w, TileRows rows, int num_blocks, float (
     }
 }
 
+// fp32 numbers a K-block has in the scratch of a chunk: scale[32 / sub][32], (min[32 / sub][32])
+template <class P>
+constexpr int kScaleFloats = 32 * (32 / P::sub) * (1 + P::has_min);
+
 #include "gemm_avx512_rows.inl"
 
-constexpr int kDirectRows = 12;  // products of more rows unpack the weights first
+// Products of more rows go through chunk_product(). With weights in L2 that is faster from 7 rows on, but it fetches no
+// weights ahead in the first panel of a piece, and 8 sequences wait for memory.
+constexpr int kDirectRows = 8;
 
-template <class P, int MR, int Ahead>
-static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32], const uint8_t* next) {
-    if constexpr (P::packed) tile_of_few<P, MR>(w, rows, num_blocks, acc);
-    else tile_of_rows<P, MR, Ahead>(w, rows, num_blocks, acc, next);
+template <class P, int MR>
+static void tile(const uint8_t* w, TileRows rows, int num_blocks, float (*acc)[32]) {
+    tile_of_few<P, MR>(w, rows, num_blocks, acc);
+}
+
+template <class F>
+static void write_scales(const uint8_t* data, int num_blocks, float* out) {
+    constexpr int kSubs = 32 / F::sub;
+    for (int b = 0; b < num_blocks; b++, out += kScaleFloats<F>) {
+        const uint8_t *header = data + b / 8 * F::chunk_bytes, *block = header + F::header_bytes + b % 8 * F::block_bytes;
+#pragma GCC unroll 2
+        for (int s = 0; s < kSubs; s++)
+#pragma GCC unroll 2
+            for (int h = 0; h < 2; h++) {
+                store(out + 32 * s + 16 * h, F::scale(header, block, s, h));
+                if constexpr (F::has_min) store(out + 32 * (kSubs + s) + 16 * h, F::min(header, block, s, h));
+            }
+    }
+}
+
+// What tile_of_rows() reads of its rows besides q, [4][mr] per K-block, the bits of ints or floats:
+//   sub 32   start of slice 0; shift to the right of dot0 << 6; start of slice 1; unit, or with minima sum of both slices
+//   sub 16   start of slice 0, of slice 1; units of both, or with minima sums of both
+// A start is what the dot begins with, see first_start() and slice_start(). A unit is what scaled() takes: 1.5 * 2^23 * 2^-e,
+// which without a zero is the start itself, or -e for types without magic.
+template <class F>
+static void write_numbers(const TileRows& rows, int mr, int num_blocks, int32_t* out) {
+    constexpr bool kTwoSlices = F::sub == 32;
+    const __mmask16 mask = (__mmask16)((1 << mr) - 1);
+    const float* f = rows.factors;
+    const int32_t* o = rows.offsets;
+    auto offset = [&](int slot) { return _mm512_maskz_loadu_epi32(mask, o + slot * mr); };
+    auto factor = [&](int slot) { return _mm512_maskz_loadu_ps(mask, f + slot * mr); };
+    auto put = [&](int slot, __m512i x) { _mm512_mask_storeu_epi32(out + slot * mr, mask, x); };
+    constexpr int kZeroShift = F::zero ? __builtin_ctz(F::zero | 1 << 30) : 0;
+    auto zero_share = [&](int slice) { return _mm512_slli_epi32(offset(slice), kZeroShift); };
+    auto start = [&](__m512i from, int slice) { return F::zero ? _mm512_add_epi32(from, zero_share(slice)) : from; };
+    for (int b = 0; b < num_blocks; b++, f += 5 * mr, o += 4 * mr, out += 4 * mr) {
+        const __m512i magic0 = _mm512_castps_si512(factor(0)), magic1 = _mm512_castps_si512(factor(1));
+        if constexpr (kTwoSlices) {
+            put(0, start(offset(3), 0));
+            put(1, offset(2));
+            put(2, F::magic ? start(magic1, 1) : zero_share(1));
+            const __m512 exponent = _mm512_sub_ps(_mm512_getexp_ps(factor(1)), _mm512_set1_ps(23));
+            put(3, F::has_min ? _mm512_castps_si512(factor(4)) : F::magic ? magic1 : _mm512_castps_si512(exponent));
+        } else {
+            put(0, start(magic0, 0));
+            put(1, start(magic1, 1));
+            put(2, F::has_min ? _mm512_castps_si512(factor(2)) : magic0);
+            put(3, F::has_min ? _mm512_castps_si512(factor(3)) : magic1);
+        }
+    }
 }

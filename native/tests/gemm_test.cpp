@@ -335,7 +335,8 @@ int main() {
             static const int kSizes[] = {32, 96, 160, 288}, kSuperSizes[] = {256, 512, 256, 768};
             test_quant(tables, type, (type < 10 ? kSizes : kSuperSizes)[pattern], (Pattern)pattern, random);
         }
-    test_quant(tables, 3, 32 * 131, outliers, random);  // several chunks of unpacked weights
+    test_quant(tables, 3, 32 * 131, outliers, random);  // several chunks of K
+    test_quant(tables, 14, 256 * 17, outliers, random);
     for (int type : {0, 1, 30})
         for (int k : {32, 96}) test_float(tables, type, k, random);
     std::printf("%s: %d failures\n", available_isas(), failures);

@@ -176,6 +176,8 @@ private:
     void rotate(int layer, int position, const float* bias, const float* norm, float* head) const;
     void attend_items(int layer, const Batch& batch);
     void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int layer, const Batch& batch);
+    KvView kv_view(int layer, const AttendItem& item, const Batch& batch) const;
+    void fetch_ahead(const KvView& kv, const AttendItem& item, int layer) const;
     void merge_splits();
     AttendRows gather_queries(ThreadScratch& scratch, const AttendItem& item, int tile, int layer);
     Partial total_of(ThreadScratch& scratch, int tile) const;

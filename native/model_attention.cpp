@@ -9,6 +9,9 @@ namespace inferd {
 
 namespace {
 
+// Keys of the next item that are fetched while one is computed: short contexts end before the processor's own prefetch
+// has begun.
+constexpr int kAheadTokens = 128;
 constexpr double kPieceScores = 64 * 1024;  // scores times head size of a piece, about 1 us
 
 }  // namespace
@@ -59,19 +62,36 @@ void Model::add_items(const Batch& batch, int seq, int kv_head, bool is_split) {
 }
 
 void Model::attend_items(int layer, const Batch& batch) {
-    const ptrdiff_t head_size = (ptrdiff_t)limits_.block_size * spec_.head_dim;
-    const uint16_t* blocks = block_at(layer, 0);
     const int64_t num_items = (int64_t)items_.size();
     pool_.each(num_attend_pieces_, [&](int thread, int piece) {
-        for (int64_t i = num_items * piece / num_attend_pieces_; i < num_items * (piece + 1) / num_attend_pieces_; i++) {
-            const AttendItem& item = items_[i];
-            const KvView kv{blocks, batch.block_tables.data() + (size_t)item.seq * batch.max_num_blocks, block_stride_,
-                            item.kv_head * head_size, (spec_.num_kv_heads + item.kv_head) * head_size, limits_.block_size,
-                            spec_.head_dim};
-            attend_item(*scratch_[thread], kv, item, i, layer, batch);
+        const int64_t end = num_items * (piece + 1) / num_attend_pieces_;
+        for (int64_t i = num_items * piece / num_attend_pieces_; i < end; i++) {
+            if (i + 1 < end) fetch_ahead(kv_view(layer, items_[i + 1], batch), items_[i + 1], layer);
+            attend_item(*scratch_[thread], kv_view(layer, items_[i], batch), items_[i], i, layer, batch);
         }
     });
     if (num_split_items_ > 0) merge_splits();
+}
+
+KvView Model::kv_view(int layer, const AttendItem& item, const Batch& batch) const {
+    const ptrdiff_t head_size = (ptrdiff_t)limits_.block_size * spec_.head_dim;
+    return {block_at(layer, 0), batch.block_tables.data() + (size_t)item.seq * batch.max_num_blocks, block_stride_,
+            item.kv_head * head_size, (spec_.num_kv_heads + item.kv_head) * head_size, limits_.block_size, spec_.head_dim};
+}
+
+// The last keys and values of an item of few tokens.
+void Model::fetch_ahead(const KvView& kv, const AttendItem& item, int layer) const {
+    if (item.split >= 0 || item.num_tokens > 1) return;
+    const int position = position_[item.token_begin], window = spec_.layers[layer].window;
+    const int visible = std::min({position + 1, kAheadTokens, window > 0 ? window : kAheadTokens});
+    const size_t bytes = sizeof(uint16_t) * (size_t)kv.block_size * kv.head_dim;
+    for (int block = (position + 1 - visible) / kv.block_size; block <= position / kv.block_size; block++) {
+        const uint16_t* data = kv.layer + kv.block_table[block] * kv.block_stride;
+        for (size_t at = 0; at < bytes; at += 64) {
+            __builtin_prefetch((const char*)(data + kv.k_offset) + at);
+            __builtin_prefetch((const char*)(data + kv.v_offset) + at);
+        }
+    }
 }
 
 void Model::attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int layer, const Batch& batch) {

@@ -34,6 +34,7 @@ uint16_t* Model::block_at(int layer, int block) const {
 void Model::step(const Batch& batch, const StepOutput& out) {
     std::unique_lock lock(running_, std::try_to_lock);
     if (!lock) throw std::runtime_error("step: another step of this model is running");
+    const StageClock::Step clock(batch.token_ids.size());
     check(batch, out);
     plan_tokens(batch);
     plan_attention(batch);
@@ -125,10 +126,12 @@ void Model::each_piece(int num_pieces, int num_rows, const Linear& linear, Rows 
         return;
     }
     const Input in{rows(0, 0, normed_.data(), false), quant_.view(num_rows, k)};
+    const char* product = StageClock::enter("prepare");
     pool_.each(num_tiles(num_rows), [&](int, int tile) {
         Input part = in;
         prepare(part, tile, normed_.data(), true);
     });
+    StageClock::enter(product);
     pool_.each(num_pieces, [&](int thread, int piece) { f(thread, piece, in); });
 }
 

@@ -14,11 +14,28 @@ namespace inferd {
 
 class StageClock {
 public:
-    static void enter(const char* name) {
+    static const char* enter(const char* name) {  // returns the stage before
         auto& c = instance();
+        const char* before = c.stages_[c.at_].name;
         for (c.at_ = 0; c.at_ < c.count_ && std::strcmp(c.stages_[c.at_].name, name) != 0;) c.at_++;
         if (c.at_ == c.count_) c.stages_[c.count_++].name = name;
+        return before;
     }
+    // Steps of another size than the last begin a new table.
+    struct Step {
+        uint64_t begin = __rdtsc();
+        explicit Step(size_t num_tokens) {
+            auto& c = instance();
+            if (num_tokens != c.num_tokens_) c = StageClock(), c.num_tokens_ = num_tokens;
+            enter("step");
+        }
+        ~Step() {
+            enter("step");
+            Stage& s = instance().stages_[instance().at_];
+            s.wall += __rdtsc() - begin;
+            s.num_forks++;
+        }
+    };
     struct Wall {  // one fork and join
         uint64_t begin = __rdtsc();
         ~Wall() {
@@ -45,11 +62,11 @@ private:
     };
     static StageClock& instance() {
         static StageClock clock;
-        return clock;
+        static const int registered = std::atexit([] { instance().print(); });
+        return (void)registered, clock;
     }
-    StageClock() { enter_first(); }
-    void enter_first() { stages_[count_++].name = "other"; }
-    ~StageClock() {
+    StageClock() { stages_[count_++].name = "other"; }
+    void print() const {
         std::fprintf(stderr, "stage         forks     wall_kc   busy0   busy1   pieces/fork  kc=thousand cycles\n");
         for (int i = 0; i < count_; i++) {
             const Stage& s = stages_[i];
@@ -60,13 +77,19 @@ private:
     }
     Stage stages_[64] = {};
     int count_ = 0, at_ = 0;
+    size_t num_tokens_ = 0;
 };
 
 }  // namespace inferd
 #else
+#include <cstddef>
 namespace inferd {
 struct StageClock {
-    static void enter(const char*) {}
+    static const char* enter(const char* name) { return name; }
+    struct Step {
+        explicit Step(size_t) {}
+        ~Step() {}
+    };
     struct Wall {
         ~Wall() {}
     };

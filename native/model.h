@@ -40,6 +40,7 @@ struct ModelSpec {
 
 struct Limits {
     int num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads;
+    KvType kv_type;
 };
 
 // Views of the caller's arrays; shapes: executors/base.py.
@@ -183,7 +184,7 @@ private:
     Partial total_of(ThreadScratch& scratch, int tile) const;
     void emit_rows(const AttendItem& item, int first, const Partial& total);
     RowSampling row_sampling(const Batch& batch, int row) const;
-    uint16_t* block_at(int layer, int block) const;
+    uint8_t* block_at(int layer, int block) const;
     const float* vector_of(const std::string& name, int size) const;
     Linear linear_of(std::initializer_list<std::pair<std::string, int>> names, int num_cols) const;
 
@@ -206,9 +207,9 @@ private:
     std::vector<std::vector<float>> cosines_, sines_;  // per rope: (max_model_len, dims / 2)
 
     // KV cache: [layer][block][K of all kv heads, V of all kv heads]
-    ptrdiff_t block_stride_;
+    const KvKernels& kv_kernels_;
+    ptrdiff_t kv_head_bytes_, block_bytes_;
     Memory kv_memory_;
-    uint16_t* kv_;
 
     // scratch of the step; T = max_num_batched_tokens
     int num_tokens_ = 0;

@@ -74,9 +74,8 @@ void Model::attend_items(int layer, const Batch& batch) {
 }
 
 KvView Model::kv_view(int layer, const AttendItem& item, const Batch& batch) const {
-    const ptrdiff_t head_size = (ptrdiff_t)limits_.block_size * spec_.head_dim;
-    return {block_at(layer, 0), batch.block_tables.data() + (size_t)item.seq * batch.max_num_blocks, block_stride_,
-            item.kv_head * head_size, (spec_.num_kv_heads + item.kv_head) * head_size, limits_.block_size, spec_.head_dim};
+    return {block_at(layer, 0), batch.block_tables.data() + (size_t)item.seq * batch.max_num_blocks, block_bytes_,
+            item.kv_head * kv_head_bytes_, (spec_.num_kv_heads + item.kv_head) * kv_head_bytes_, limits_.block_size, spec_.head_dim};
 }
 
 // The last keys and values of an item of few tokens.
@@ -84,12 +83,11 @@ void Model::fetch_ahead(const KvView& kv, const AttendItem& item, int layer) con
     if (item.split >= 0 || item.num_tokens > 1) return;
     const int position = position_[item.token_begin], window = spec_.layers[layer].window;
     const int visible = std::min({position + 1, kAheadTokens, window > 0 ? window : kAheadTokens});
-    const size_t bytes = sizeof(uint16_t) * (size_t)kv.block_size * kv.head_dim;
     for (int block = (position + 1 - visible) / kv.block_size; block <= position / kv.block_size; block++) {
-        const uint16_t* data = kv.layer + kv.block_table[block] * kv.block_stride;
-        for (size_t at = 0; at < bytes; at += 64) {
-            __builtin_prefetch((const char*)(data + kv.k_offset) + at);
-            __builtin_prefetch((const char*)(data + kv.v_offset) + at);
+        const uint8_t* data = kv.layer + kv.block_table[block] * kv.block_stride;
+        for (ptrdiff_t at = 0; at < kv_head_bytes_; at += 64) {
+            __builtin_prefetch(data + kv.k_offset + at);
+            __builtin_prefetch(data + kv.v_offset + at);
         }
     }
 }
@@ -105,7 +103,7 @@ void Model::attend_item(ThreadScratch& scratch, const KvView& kv, const AttendIt
     }
     if (item.split >= 0) {
         const int from = item.split * kAttendSplit;
-        kernels_.attend(kv, rows[0], from, from + kAttendSplit, partial_at(slots_.data() + slot * slot_size(dim)));
+        kv_kernels_.attend(kv, rows[0], from, from + kAttendSplit, partial_at(slots_.data() + slot * slot_size(dim)));
         return;
     }
     const Partial part = partial_at(scratch.part.data());
@@ -113,7 +111,7 @@ void Model::attend_item(ThreadScratch& scratch, const KvView& kv, const AttendIt
     for (int from = rows[0].begin[0] / kAttendSplit * kAttendSplit; from <= last; from += kAttendSplit)
         for (int i = 0; i < num_tiles; i++) {
             if (rows[i].end[rows[i].num_rows - 1] <= from) continue;
-            kernels_.attend(kv, rows[i], from, from + kAttendSplit, part);
+            kv_kernels_.attend(kv, rows[i], from, from + kAttendSplit, part);
             kernels_.merge(total_of(scratch, i), part, rows[i].num_rows, dim);
         }
     for (int i = 0; i < num_tiles; i++) emit_rows(item, i * tokens_per_tile, total_of(scratch, i));

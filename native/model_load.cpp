@@ -55,9 +55,10 @@ Model::Model(ModelSpec spec, Limits limits)
       limits_(limits),
       kernels_(kernels()),
       pool_(limits.num_threads),
-      block_stride_(2 * (ptrdiff_t)spec_.num_kv_heads * spec_.head_dim * limits_.block_size),
-      kv_memory_(product({sizeof(uint16_t), (size_t)block_stride_, (size_t)limits_.num_blocks, spec_.layers.size()})),
-      kv_(reinterpret_cast<uint16_t*>(kv_memory_.data())) {
+      kv_kernels_(kernels_.kv[(int)limits_.kv_type]),
+      kv_head_bytes_(kv_head_bytes(limits_.kv_type, limits_.block_size, spec_.head_dim)),
+      block_bytes_(2 * spec_.num_kv_heads * kv_head_bytes_),
+      kv_memory_(product({(size_t)block_bytes_, (size_t)limits_.num_blocks, spec_.layers.size()})) {
     for (const RopeSpec& rope : spec_.ropes) {
         const int half = rope.dims / 2;
         std::vector<float> cosine((size_t)limits_.max_model_len * half), sine(cosine.size());

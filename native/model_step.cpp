@@ -27,8 +27,8 @@ QuantRows tile_part(const QuantRows& all, int tile, int k_begin, int k_size) {
 
 }  // namespace
 
-uint16_t* Model::block_at(int layer, int block) const {
-    return kv_ + ((ptrdiff_t)layer * limits_.num_blocks + block) * block_stride_;
+uint8_t* Model::block_at(int layer, int block) const {
+    return kv_memory_.data() + ((ptrdiff_t)layer * limits_.num_blocks + block) * block_bytes_;
 }
 
 void Model::step(const Batch& batch, const StepOutput& out) {
@@ -55,10 +55,9 @@ void Model::plan_tokens(const Batch& batch) {
 }
 
 void Model::copy_blocks(const Batch& batch) {
-    const size_t bytes = sizeof(uint16_t) * (size_t)block_stride_;
     for (size_t i = 0; i < batch.block_copies.size(); i += 2)
         for (int layer = 0; layer < (int)spec_.layers.size(); layer++)
-            std::memcpy(block_at(layer, batch.block_copies[i + 1]), block_at(layer, batch.block_copies[i]), bytes);
+            std::memcpy(block_at(layer, batch.block_copies[i + 1]), block_at(layer, batch.block_copies[i]), block_bytes_);
 }
 
 void Model::embed(const Batch& batch) {
@@ -231,13 +230,13 @@ void Model::write_token(int index, int token, int kv_head, const Batch& batch) {
     const Layer& layer = layers_[index];
     const int dim = spec_.head_dim, heads = spec_.num_heads, kv_heads = spec_.num_kv_heads, size = limits_.block_size;
     const int position = position_[token];
-    const ptrdiff_t head_size = (ptrdiff_t)size * dim, at = (ptrdiff_t)kv_head * dim;
+    const ptrdiff_t at = (ptrdiff_t)kv_head * dim;
     float* k = qkv_.data() + (ptrdiff_t)token * (heads + 2 * kv_heads) * dim + heads * dim + at;
     float* v = k + kv_heads * dim;
     rotate(index, position, spec_.qkv_bias ? layer.k_bias + at : nullptr, layer.k_norm, k);
     if (spec_.qkv_bias) kernels_.add(v, layer.v_bias + at, dim);
-    uint16_t* data = block_at(index, batch.block_tables[(size_t)seq_of_[token] * batch.max_num_blocks + position / size]);
-    kernels_.store_kv(k, v, dim, position % size, data + kv_head * head_size, data + (kv_heads + kv_head) * head_size);
+    uint8_t* data = block_at(index, batch.block_tables[(size_t)seq_of_[token] * batch.max_num_blocks + position / size]);
+    kv_kernels_.store(k, v, dim, size, position % size, data + kv_head * kv_head_bytes_, data + (kv_heads + kv_head) * kv_head_bytes_);
 }
 
 // One head of q or k as the product left it: bias, norm (nullptr: none) and RoPE.

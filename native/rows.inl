@@ -47,10 +47,10 @@ static void rope(float* head, const float* cosine, const float* sine, int half) 
     }
 }
 
-static void store_kv(const float* k, const float* v, int head_dim, int slot, uint16_t* k_head, uint16_t* v_head) {
+static void store_kv(const float* k, const float* v, int head_dim, int, int slot, uint8_t* k_head, uint8_t* v_head) {
     uint16_t halves[16];
-    uint16_t* k_lane = k_head + (ptrdiff_t)(slot / 16) * head_dim * 16 + slot % 16 * 2;
-    uint16_t* v_lane = v_head + (ptrdiff_t)(slot / 2) * head_dim * 2 + slot % 2;
+    uint16_t* k_lane = (uint16_t*)k_head + (ptrdiff_t)(slot / 16) * head_dim * 16 + slot % 16 * 2;
+    uint16_t* v_lane = (uint16_t*)v_head + (ptrdiff_t)(slot / 2) * head_dim * 2 + slot % 2;
     for (int d = 0; d < head_dim; d += 16, k_lane += 256, v_lane += 32) {
         store_bf16(halves, plain_nan(load(k + d)));
         for (int i = 0; i < 16; i += 2) __builtin_memcpy(k_lane + i * 16, halves + i, 4);

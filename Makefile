@@ -1,17 +1,17 @@
 # make serve   installs what is missing and serves smollm2 at http://127.0.0.1:8000
 # make test    installs what is missing and runs the tests
-# The others: check, bench, docs, test-oracle, eval-quality, soak, recovery, fuzz-http, clean.
+# The others: check, bench, bench-peers, docs, test-oracle, eval-quality, soak, recovery, fuzz-http, clean.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: serve test check bench docs test-oracle eval-quality soak recovery fuzz-http clean
+.PHONY: serve test check bench bench-peers docs test-oracle eval-quality soak recovery fuzz-http clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq
 ARGS ?=
-BENCH ?= engine serving coldstart
+BENCH ?= micro engine serving coldstart speculation overhead
 
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.cpp native/*.h native/*.inl)
 INSTALLED := $(VENV)/.installed
@@ -32,6 +32,10 @@ check: $(DEVELOP)
 
 bench: $(DEVELOP)
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS); done
+
+# PEERS: the folder of other engines, MODELS: the GGUF files, as benchmarks/peers.py says
+bench-peers: $(DEVELOP)
+	$(BIN)/python benchmarks/peers.py "$(PEERS)" "$(MODELS)" $(ARGS)
 
 docs: $(DEVELOP)
 	$(BIN)/python tools/reference_docs.py

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import socket
 import subprocess
 import sys
@@ -34,10 +35,19 @@ def machine() -> dict[str, Any]:
 def report(name: str, figures: dict[str, Any]) -> None:
     """Prints the figures and writes benchmarks/results/<name>.json."""
     RESULTS.mkdir(exist_ok=True)
-    body = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "command": f"python {Path(sys.argv[0]).name}"}
+    body = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "command": shlex.join([Path(sys.argv[0]).name, *map(_public, sys.argv[1:])]),
+    }
     text = json.dumps(body | {"figures": figures}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(json.dumps(figures, indent=2))
+
+
+def _public(argument: str) -> str:
+    """Paths without the folders of the machine."""
+    return Path(argument).name if argument.startswith("/") else argument
 
 
 def free_port() -> int:

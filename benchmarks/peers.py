@@ -1,9 +1,10 @@
 """inferd and other CPU engines on the same files, in turn, nothing else on the machine.
 
-peers.py PEERS_DIR MODELS_DIR [--engines llamacpp,openvino] [--models smollm2,...] [--rounds 2]
+peers.py PEERS_DIR MODELS_DIR [--engines llamacpp,openvino,ctranslate2] [--models smollm2,...] [--rounds 2]
 
-PEERS_DIR holds `llamacpp/bin` (llama-bench, llama-batched-bench) and `openvino` (a virtual environment with
-openvino-genai); MODELS_DIR the GGUF files under the names of the model store. Writes results/peers.json, peers.md and
+PEERS_DIR holds `llamacpp/bin` (llama-bench, llama-batched-bench), the virtual environments `openvino` (openvino-genai)
+and `ctranslate2`, and for the latter `hf/NAME`, each GGUF file's weights as a bf16 Hugging Face directory; MODELS_DIR
+the GGUF files under the names of the model store. Writes results/peers.json, peers.md and
 peers.svg. The same load for all: tokens/s of one 512-token prompt, and of B sequences that decode 32 tokens after
 64-token prompts, prefix caches off, 2 threads (all cores), best of three; medians over the rounds.
 """
@@ -75,7 +76,17 @@ def openvino(name: str, model: Path, peers: Path) -> dict[str, float]:
     return parsed(run([python, script, str(model), ",".join(map(str, BATCHES))]))
 
 
-ENGINES: dict[str, Callable[[str, Path, Path], dict[str, float]]] = {"llamacpp": llamacpp, "openvino": openvino}
+def ctranslate2(name: str, model: Path, peers: Path) -> dict[str, float]:
+    python = str(peers / "ctranslate2" / "bin" / "python")
+    folder = str(peers / "hf" / model.stem)
+    return parsed(run([python, str(HERE / "peer_ctranslate2.py"), folder, ",".join(map(str, BATCHES))]))
+
+
+ENGINES: dict[str, Callable[[str, Path, Path], dict[str, float]]] = {
+    "llamacpp": llamacpp,
+    "openvino": openvino,
+    "ctranslate2": ctranslate2,
+}
 
 
 def compare(name: str, engines: list[str], args: argparse.Namespace) -> dict[str, Any]:
@@ -120,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peers_dir")
     parser.add_argument("models_dir")
-    parser.add_argument("--engines", default="llamacpp,openvino")
+    parser.add_argument("--engines", default="llamacpp,openvino,ctranslate2")
     parser.add_argument("--models", default="smollm2,gemma3:270m,qwen2.5-coder:1.5b")
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()

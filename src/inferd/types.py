@@ -20,7 +20,13 @@ MAX_SEED = 2**64 - 1
 
 def _check(ok: bool, param: str, value: object, allowed: str) -> None:
     if not ok:
-        raise InvalidRequestError(f"{param} must be {allowed}, got {str(value)[:80]}", param=param)
+        raise InvalidRequestError(f"{param} must be {allowed}, got {_shown(value)}", param=param)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= 10**80:
+        return "an integer of more than 80 digits"  # str() refuses those of more than 4,300
+    return str(value)[:80]
 
 
 def _is_int(value: object) -> bool:
@@ -28,7 +34,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

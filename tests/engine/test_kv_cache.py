@@ -6,9 +6,20 @@ import random
 
 import pytest
 
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.kv_cache import KVCache, Published
 
 SIZE = 4
+
+
+def publish(cache: KVCache, blocks: list[int], keys: list[bytes], root: bytes, tokens: list[int]) -> None:
+    cache.extend_keys(keys, root, tokens, len(blocks))
+    for i, block in enumerate(blocks):
+        own = tuple(tokens[i * SIZE : (i + 1) * SIZE])
+        cache.publish(block, Published(keys[i], keys[i - 1] if i else root, own))
+
+
+def match(cache: KVCache, root: bytes, tokens: list[int], max_tokens: int) -> list[int]:
+    return cache.match_prefix([], root, tokens, max_tokens)
 
 
 class Life:
@@ -36,7 +47,8 @@ class Life:
 
     def _arrive(self) -> None:
         tokens = [self.rng.randrange(2) for _ in range(SIZE * self.rng.randint(1, 6))]
-        hit = self.cache.match_prefix(self.root, tokens, len(tokens))
+        keys: list[bytes] = []
+        hit = self.cache.match_prefix(keys, self.root, tokens, len(tokens))
         for i, block in enumerate(hit):
             assert self.contents[block] == tuple(tokens[: (i + 1) * SIZE]), "a hit holds other tokens"
         self.cache.take(hit)
@@ -46,10 +58,9 @@ class Life:
             return
         self.num_hits += bool(hit)
         blocks = hit + fresh
-        parent = self.root
         for i, block in enumerate(blocks):
             self.contents[block] = tuple(tokens[: (i + 1) * SIZE])
-            parent = self.cache.publish(block, parent, tokens[i * SIZE : (i + 1) * SIZE])
+        publish(self.cache, blocks, keys, self.root, tokens)
         self.live.append((tokens, blocks))
 
 
@@ -67,8 +78,7 @@ def filled(cache: KVCache, tokens: list[int], root: bytes) -> list[int]:
     """Blocks that hold `tokens`, published, with one reference."""
     blocks = cache.allocate(len(tokens) // SIZE)
     assert blocks is not None
-    for i, block in enumerate(blocks):
-        root = cache.publish(block, root, tokens[i * SIZE : (i + 1) * SIZE])
+    publish(cache, blocks, [], root, tokens)
     return blocks
 
 
@@ -81,17 +91,17 @@ def test_tenants_and_salts_share_nothing(cache):
     tokens = list(range(8))
     mine = cache.root_key("a", "")
     blocks = filled(cache, tokens, mine)
-    assert cache.match_prefix(mine, tokens, 8) == blocks
+    assert match(cache, mine, tokens, 8) == blocks
     for other in (cache.root_key("b", ""), cache.root_key("a", "x"), cache.root_key("", "a"), cache.root_key("", "")):
-        assert cache.match_prefix(other, tokens, 8) == []
+        assert match(cache, other, tokens, 8) == []
 
 
 def test_a_hit_needs_every_token_before_it(cache):
     root = cache.root_key("", "")
     blocks = filled(cache, [1, 2, 3, 4, 5, 6, 7, 8], root)
-    assert cache.match_prefix(root, [1, 2, 3, 4, 5, 6, 7, 9], 8) == blocks[:1]
-    assert cache.match_prefix(root, [9, 2, 3, 4, 5, 6, 7, 8], 8) == []
-    assert cache.match_prefix(root, [1, 2, 3, 4, 5, 6, 7, 8], 7) == blocks[:1]
+    assert match(cache, root, [1, 2, 3, 4, 5, 6, 7, 9], 8) == blocks[:1]
+    assert match(cache, root, [9, 2, 3, 4, 5, 6, 7, 8], 8) == []
+    assert match(cache, root, [1, 2, 3, 4, 5, 6, 7, 8], 7) == blocks[:1]
 
 
 def test_eviction_takes_the_longest_unused_and_tails_before_heads(cache):
@@ -102,8 +112,8 @@ def test_eviction_takes_the_longest_unused_and_tails_before_heads(cache):
     assert len(cache.allocate(2) or []) == 2  # the two that never held anything
     taken = cache.allocate(3)
     assert taken == old[:0:-1]  # from the tail of the older prefix
-    assert cache.match_prefix(root, [1] * 16, 16) == old[:1]
-    assert cache.match_prefix(root, [2] * 8, 8) == new
+    assert match(cache, root, [1] * 16, 16) == old[:1]
+    assert match(cache, root, [2] * 8, 8) == new
 
 
 def test_a_block_in_use_is_never_handed_out(cache):
@@ -120,7 +130,7 @@ def test_without_prefix_caching_nothing_is_found():
     cache = KVCache(8, SIZE, enable_prefix_caching=False)
     root = cache.root_key("", "")
     filled(cache, [1] * 8, root)
-    assert cache.match_prefix(root, [1] * 8, 8) == []
+    assert match(cache, root, [1] * 8, 8) == []
 
 
 def test_check_sees_a_lost_and_a_doubled_block(cache):
@@ -129,3 +139,16 @@ def test_check_sees_a_lost_and_a_doubled_block(cache):
     for held in ([blocks[:1]], [[*blocks, blocks[0]]], [blocks, blocks[:1]]):
         with pytest.raises(AssertionError):
             cache.check(held)
+
+
+def test_keys_are_hashed_once_and_serve_as_far_as_they_go(cache):
+    root = cache.root_key("", "")
+    tokens = [1, 2, 3, 4, 5, 6, 7, 8]
+    keys: list[bytes] = []
+    assert cache.match_prefix(keys, root, tokens, 8) == []
+    assert len(keys) == 1  # a miss ends the chain
+    blocks = filled(cache, tokens, root)
+    first = keys[0]
+    assert cache.match_prefix(keys, root, tokens, 8) == blocks
+    assert keys[0] is first
+    assert len(keys) == 2

@@ -13,6 +13,7 @@ from inferd.errors import InvalidRequestError
 from inferd.models.loader import load_checkpoint
 from inferd.tokenizer import Tokenizer, load_tokenizer
 from inferd.tokenizer.chat_template import ChatTemplate
+from inferd.tokenizer.control import ControlTexts
 from model.conversations import CONVERSATIONS, WILD_TEMPLATE
 from support.models import local_model_path, model_path
 
@@ -42,7 +43,7 @@ def model(request: pytest.FixtureRequest) -> tuple[str, ChatTemplate, Tokenizer]
     tokenizer = load_tokenizer(checkpoint.tokenizer, checkpoint.spec.vocab_size)
     assert checkpoint.chat_template is not None
     template = ChatTemplate(
-        checkpoint.chat_template, control_pattern=tokenizer.control_pattern, bos_token="<s>", eos_token="</s>"
+        checkpoint.chat_template, control=tokenizer.control, bos_token="<s>", eos_token="</s>"
     )
     return request.param, template, tokenizer
 
@@ -53,8 +54,7 @@ def test_models_own_templates(model: tuple[str, ChatTemplate, Tokenizer]) -> Non
 
 
 def test_constructs_of_published_templates() -> None:
-    nothing = re.compile(r"(?!)")
-    check(ChatTemplate(WILD_TEMPLATE, control_pattern=nothing, bos_token="<s>", eos_token="</s>"), "wild")
+    check(ChatTemplate(WILD_TEMPLATE, control=ControlTexts({}), bos_token="<s>", eos_token="</s>"), "wild")
 
 
 def test_gemma_base_has_no_template() -> None:
@@ -86,3 +86,26 @@ def test_control_strings_in_content_stay_text(model: tuple[str, ChatTemplate, To
         text = tokenizer.decode(ids, skip_special_tokens=False)
         assert text == prompt.text.replace(prompt.guard, "")
         assert text.count(attack) >= 2
+
+
+@pytest.mark.parametrize(
+    ("source", "contents"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", ("a<|im_", "end|>b")),
+        ("{% for m in messages %}{{ m.content | trim }}{% endfor %}", ("a<|im_ \n", " end|>b")),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", ("a<", "|im_", "end|>b")),
+        ("{% for m in messages %}{{ m.content }}end|>{% endfor %}", ("<|im_",)),
+    ],
+)
+def test_pieces_of_users_make_no_control_string_together(source: str, contents: tuple[str, ...]) -> None:
+    control = ControlTexts({"<|im_end|>": 1, "<|im_start|>": 2})
+    prompt = ChatTemplate(source, control=control).render([{"role": "user", "content": c} for c in contents])
+    assert "<|im_end|>" in prompt.text.replace(prompt.guard, "")
+    assert list(control.find(prompt.text)) == []
+
+
+def test_a_text_is_broken_only_where_it_must_be() -> None:
+    control = ControlTexts({"<|im_end|>": 1, "[INST]": 2})
+    for text in ("", "a < b", "list[0]", "<|im_en d|>", "end|>"):
+        assert control.broken(text, "G") == text
+    assert control.broken("x[INST] <|im", "G") == "x[GINST] <|imG"

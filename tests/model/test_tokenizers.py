@@ -98,7 +98,7 @@ def test_text_comes_as_soon_as_it_is_whole(model: tuple[str, Tokenizer]) -> None
 def test_control_tokens(model: tuple[str, Tokenizer]) -> None:
     name, tokenizer = model
     control = {"smollm2": "<|im_end|>", "gemma3-270m": "<eos>", "qwen2.5-coder-1.5b": "<|im_end|>"}[name]
-    token_id = tokenizer.control_id(control)
+    token_id = tokenizer.control.id_of(control)
     assert token_id is not None
     assert token_id in tokenizer.eos_token_ids
     assert tokenizer.encode(control, add_special_tokens=False, parse_special=True) == [token_id]

@@ -11,8 +11,9 @@ import pytest
 
 from inferd.errors import InvalidRequestError, TemplateError
 from inferd.tokenizer.chat_template import MAX_TEMPLATE_LEN, ChatTemplate
+from inferd.tokenizer.control import ControlTexts
 
-NOTHING = re.compile(r"(?!)")
+NOTHING = ControlTexts({})
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 ESCAPES = [
@@ -105,7 +106,7 @@ GREEDY = [
 
 
 def run(source: str) -> str:
-    return ChatTemplate(source, control_pattern=NOTHING).render(MESSAGES).text
+    return ChatTemplate(source, control=NOTHING).render(MESSAGES).text
 
 
 @pytest.mark.parametrize("source", ESCAPES)
@@ -151,7 +152,7 @@ def test_many_messages_are_fine() -> None:
         "{{ ns.x[-1] }}"
     )
     messages = [{"role": "user", "content": f"message {i}"} for i in range(300)]
-    assert ChatTemplate(source, control_pattern=NOTHING).render(messages).text == "message 299"
+    assert ChatTemplate(source, control=NOTHING).render(messages).text == "message 299"
 
 
 def test_a_template_refuses_messages_in_its_own_words() -> None:
@@ -161,7 +162,7 @@ def test_a_template_refuses_messages_in_its_own_words() -> None:
 
 
 def test_one_failed_rendering_leaves_the_next_alone() -> None:
-    template = ChatTemplate("{{ 'a' * n }}", control_pattern=NOTHING)
+    template = ChatTemplate("{{ 'a' * n }}", control=NOTHING)
     with pytest.raises(TemplateError):
         template.render(MESSAGES, kwargs={"n": 10**9})
     assert template.render(MESSAGES, kwargs={"n": 3}).text == "aaa"

@@ -16,6 +16,7 @@ from typing import Any
 from inferd.config import EngineConfig
 from inferd.errors import ContextLengthError, OverloadedError
 from inferd.tokenizer.chat_template import ChatTemplate
+from inferd.tokenizer.control import ControlTexts
 from inferd.tokenizer.detokenizer import IncrementalDetokenizer
 from inferd.tokenizer.stop_strings import StopStringMatcher
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, TokenEvent, TokenLogprob
@@ -23,7 +24,7 @@ from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, TokenEv
 MAX_MODEL_LEN = 4096
 VOCAB_SIZE = 258
 BOS = 256
-CONTROL = re.compile("<bos>|<eos>")
+CONTROL = ControlTexts({"<bos>": 256, "<eos>": 257})
 TEMPLATE = "<bos>{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
@@ -162,5 +163,5 @@ class Loaded:
 
 
 def build(model: str, config: EngineConfig) -> Loaded:
-    template = ChatTemplate(TEMPLATE, control_pattern=CONTROL, bos_token="<bos>", eos_token="<eos>")
+    template = ChatTemplate(TEMPLATE, control=CONTROL, bos_token="<bos>", eos_token="<eos>")
     return Loaded(MockEngine(config.max_queue_len), ByteTokenizer(), template, Checkpoint())

@@ -80,13 +80,13 @@ def build_executor(
 
 def _template(checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The model's own, else ChatML where the vocabulary has its tokens. One that does not compile is left out."""
-    source = checkpoint.chat_template or default_template(tokenizer.control_pattern)
+    source = checkpoint.chat_template or default_template(tokenizer.control)
     if source is None:
         return None
     try:
         return ChatTemplate(
             source,
-            control_pattern=tokenizer.control_pattern,
+            control=tokenizer.control,
             bos_token=_text(tokenizer, tokenizer.bos_token_id),
             eos_token=_text(tokenizer, min(tokenizer.eos_token_ids, default=None)),
         )

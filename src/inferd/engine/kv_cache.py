@@ -57,26 +57,32 @@ class KVCache:
         """The start of a hash chain: nothing is shared across tenants or salts."""
         return hashlib.sha256(_tagged(b"root", self._secret, tenant.encode(), cache_salt.encode())).digest()
 
-    def block_key(self, parent: BlockKey, tokens: ListLike[int]) -> BlockKey:
-        return hashlib.sha256(_tagged(b"block", parent, np.asarray(tokens, np.int32).tobytes())).digest()
+    def extend_keys(self, keys: list[BlockKey], root: BlockKey, tokens: ListLike[int], num_blocks: int) -> None:
+        """Appends to a hash chain until it names the first num_blocks blocks of tokens."""
+        size = self.block_size
+        for done in range(len(keys), num_blocks):
+            own = np.asarray(tokens[done * size : (done + 1) * size], np.int32)
+            parent = keys[-1] if keys else root
+            keys.append(hashlib.sha256(_tagged(b"block", parent, own.tobytes())).digest())
 
-    def match_prefix(self, root: BlockKey, tokens: ListLike[int], max_tokens: int) -> list[int]:
-        """The blocks that already hold the first tokens, at most max_tokens of them, without taking them."""
+    def match_prefix(self, keys: list[BlockKey], root: BlockKey, tokens: ListLike[int], max_tokens: int) -> list[int]:
+        """The blocks that already hold the first tokens, at most max_tokens of them, without taking them.
+
+        keys: what is known of the hash chain of tokens; extended as far as this needs.
+        """
         blocks: list[int] = []
         if not self._enabled:
             return blocks
-        parent, size = root, self.block_size
-        for begin in range(0, max_tokens - size + 1, size):
-            own = tuple(tokens[begin : begin + size])
-            key = self.block_key(parent, own)
-            block = self._block_by_key.get(key)
-            if block is None:
+        size = self.block_size
+        for i in range(max_tokens // size):
+            self.extend_keys(keys, root, tokens, i + 1)
+            block = self._block_by_key.get(keys[i])
+            known = None if block is None else self._published[block]
+            parent = keys[i - 1] if i else root
+            # equal hashes of different tokens are no hit
+            if block is None or known != Published(keys[i], parent, tuple(tokens[i * size : (i + 1) * size])):
                 break
-            known = self._published[block]
-            if known is None or known.parent != parent or known.tokens != own:
-                break  # equal hashes of different tokens
             blocks.append(block)
-            parent = key
         return blocks
 
     def is_free(self, block: int) -> bool:
@@ -110,13 +116,11 @@ class KVCache:
                 if self._published[block] is None:
                     self._free.move_to_end(block, last=False)
 
-    def publish(self, block: int, parent: BlockKey, tokens: ListLike[int]) -> BlockKey:
-        """Makes a full, computed block findable; returns its key. A twin that is findable already stays the one."""
-        key = self.block_key(parent, tokens)
-        if self._enabled and key not in self._block_by_key and self._published[block] is None:
-            self._block_by_key[key] = block
-            self._published[block] = Published(key, parent, tuple(tokens))
-        return key
+    def publish(self, block: int, content: Published) -> None:
+        """Makes a full, computed block findable. A twin that is findable already stays the one."""
+        if self._enabled and content.key not in self._block_by_key and self._published[block] is None:
+            self._block_by_key[content.key] = block
+            self._published[block] = content
 
     def _forget(self, block: int) -> None:
         known = self._published[block]

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.kv_cache import KVCache, Published
 from inferd.engine.sequence import RequestState, Sequence, TokenCounts
 from inferd.engine.text import SequenceText
 
@@ -28,7 +28,6 @@ class Scheduled:
     @property
     def samples(self) -> bool:
         return self.sequence.num_computed_tokens + self.num_tokens == self.sequence.num_tokens
-
 
 
 @dataclass(slots=True)
@@ -145,8 +144,7 @@ class Scheduler:
             sequence.slot = -1
         self._kv_cache.free(sequence.block_ids)
         sequence.block_ids = []
-        sequence.block_keys = []
-        sequence.num_computed_tokens = 0
+        sequence.num_published = sequence.num_computed_tokens = 0
 
     def _admit(self) -> Sequence | None:
         """The first in the queue, when a place for all it asks and blocks for all it knows are free."""
@@ -178,17 +176,14 @@ class Scheduler:
         if state.wants_prompt_rows:
             return []
         # at least the last token is computed: its logits are needed
-        return self._kv_cache.match_prefix(state.root_key, sequence.token_ids, sequence.num_tokens - 1)
+        keys, tokens = sequence.block_keys, sequence.token_ids
+        return self._kv_cache.match_prefix(keys, state.root_key, tokens, sequence.num_tokens - 1)
 
     def _enter(self, sequence: Sequence, cached: list[int]) -> None:
-        size = self._kv_cache.block_size
         self._kv_cache.take(cached)
         sequence.block_ids = cached
-        parent = sequence.state.root_key
-        for i in range(len(cached)):
-            parent = self._kv_cache.block_key(parent, sequence.token_ids[i * size : (i + 1) * size])
-            sequence.block_keys.append(parent)
-        sequence.num_computed_tokens = len(cached) * size
+        sequence.num_published = len(cached)
+        sequence.num_computed_tokens = len(cached) * self._kv_cache.block_size
         sequence.slot = self._free_slots.pop()
         self._running.append(sequence)
         self.totals.num_prefix_queried_tokens += sequence.num_tokens
@@ -201,10 +196,14 @@ class Scheduler:
         """Computed catches up by num_tokens known tokens; full blocks become findable."""
         size = self._kv_cache.block_size
         sequence.num_computed_tokens += num_tokens
-        while (done := len(sequence.block_keys)) < sequence.num_computed_tokens // size:
-            parent = sequence.block_keys[-1] if done else sequence.state.root_key
-            tokens = sequence.token_ids[done * size : (done + 1) * size]
-            sequence.block_keys.append(self._kv_cache.publish(sequence.block_ids[done], parent, tokens))
+        keys, root = sequence.block_keys, sequence.state.root_key
+        num_full = sequence.num_computed_tokens // size
+        self._kv_cache.extend_keys(keys, root, sequence.token_ids, num_full)
+        for done in range(sequence.num_published, num_full):
+            tokens = tuple(sequence.token_ids[done * size : (done + 1) * size])
+            content = Published(keys[done], keys[done - 1] if done else root, tokens)
+            self._kv_cache.publish(sequence.block_ids[done], content)
+        sequence.num_published = num_full
 
     def append(self, sequence: Sequence, token_id: int) -> None:
         sequence.token_ids.append(token_id)
@@ -235,6 +234,7 @@ class Scheduler:
         self._kv_cache.take(shared)
         child.block_ids = shared + own
         child.block_keys = parent.block_keys[:num_full]
+        child.num_published = num_full
         child.num_computed_tokens = parent.num_prompt_tokens
         child.slot = self._free_slots.pop()
         self._copies += zip(partial, own, strict=True)

@@ -80,7 +80,8 @@ class Sequence:
     pending_forks: int = 0  # siblings that are born when the prompt is computed
     num_computed_tokens: int = 0
     block_ids: list[int] = field(default_factory=list)
-    block_keys: list[BlockKey] = field(default_factory=list)  # of the published ones, in order
+    block_keys: list[BlockKey] = field(default_factory=list)  # hash chain of its full blocks, as far as it was needed
+    num_published: int = 0  # blocks that are findable
     slot: int = -1  # row of the block table while running
     num_preemptions: int = 0
     draft_state: DraftState = field(default_factory=DraftState)

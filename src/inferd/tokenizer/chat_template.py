@@ -1,7 +1,7 @@
 """Chat templates: the model's Jinja text, rendered in a sandbox with caps on time, size, loops and recursion.
 
-What users wrote cannot become a control token: before rendering, every control string inside user text is broken by a
-guard character; encoding takes the guard away again and leaves the string as text.
+What users wrote cannot become a control token: before rendering, every control string inside user text, and every
+beginning of one at its end, is broken by a guard character; encoding takes the guard away and leaves the text.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from inferd.errors import InvalidRequestError, TemplateError
+from inferd.tokenizer.control import ControlTexts
 from inferd.tokenizer.sandbox import Sandbox, TemplateRefusalError, limited
 
 MAX_TEMPLATE_LEN = 256 * 1024
@@ -39,11 +40,11 @@ class ChatTemplate:
     """One template, compiled once; rendering is safe from any thread. Raises TemplateError when it does not compile."""
 
     def __init__(
-        self, source: str, *, control_pattern: re.Pattern[str], bos_token: str = "", eos_token: str = ""
+        self, source: str, *, control: ControlTexts, bos_token: str = "", eos_token: str = ""
     ) -> None:
         if len(source) > MAX_TEMPLATE_LEN:
             raise TemplateError(f"the chat template is longer than {MAX_TEMPLATE_LEN} characters")
-        self._control_pattern = control_pattern
+        self._control = control
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._takes_parts = _handles_content_parts(source)
         self._sandbox = Sandbox()
@@ -103,7 +104,7 @@ class ChatTemplate:
 
     def _protect(self, value: Any, guard: str) -> Any:
         if isinstance(value, str):
-            return self._control_pattern.sub(lambda match: match.group()[0] + guard + match.group()[1:], value)
+            return self._control.broken(value, guard)
         if isinstance(value, Mapping):
             return {self._protect(key, guard): self._protect(item, guard) for key, item in value.items()}
         if isinstance(value, Sequence):
@@ -111,9 +112,9 @@ class ChatTemplate:
         return value
 
 
-def default_template(control_texts: re.Pattern[str]) -> str | None:
+def default_template(control: ControlTexts) -> str | None:
     """ChatML for a vocabulary that has its tokens; a base model has no template at all."""
-    return _CHATML if control_texts.fullmatch("<|im_start|>") else None
+    return _CHATML if control.id_of("<|im_start|>") is not None else None
 
 
 def _handles_content_parts(source: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from inferd.tokenizer.control import ControlTexts
 from inferd.tokenizer.detokenizer import IncrementalDetokenizer
 
 
@@ -40,9 +40,7 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
         texts = {vocabulary.token_bytes[i].decode("utf-8", "replace"): i for i in vocabulary.control_ids}
-        self._control_ids_by_text = {text: i for text, i in texts.items() if text}
-        longest_first = sorted(self._control_ids_by_text, key=len, reverse=True)
-        self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.control = ControlTexts(texts)
 
     @property
     def vocab_size(self) -> int:
@@ -65,16 +63,8 @@ class Tokenizer:
     def add_bos(self) -> bool:
         return self._vocabulary.add_bos
 
-    @property
-    def control_pattern(self) -> re.Pattern[str]:
-        """Matches every control token's text."""
-        return self._control_pattern
-
     def is_special(self, token_id: int) -> bool:
         return token_id in self._vocabulary.control_ids
-
-    def control_id(self, text: str) -> int | None:
-        return self._control_ids_by_text.get(text)
 
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = False) -> list[int]:
         """Ids of a text. parse_special: control strings become their ids instead of text.
@@ -96,10 +86,10 @@ class Tokenizer:
     def _cut_and_encode(self, text: str, guard: str) -> list[int]:
         ids: list[int] = []
         at = 0
-        for match in self._control_pattern.finditer(text):
-            self._append_plain(ids, text[at : match.start()], guard)
-            ids.append(self._control_ids_by_text[match.group()])
-            at = match.end()
+        for begin, end, token_id in self.control.find(text):
+            self._append_plain(ids, text[at:begin], guard)
+            ids.append(token_id)
+            at = end
         self._append_plain(ids, text[at:], guard)
         return ids
 

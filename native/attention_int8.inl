@@ -36,7 +36,8 @@ static inline Bytes broadcast_bytes(const uint8_t* p) {
 static inline Dots dots(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 // in int16: the instruction for bytes saturates
 static inline __m256i dot_half(__m256i u, __m256i s) {
-    const __m256i even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)), _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
+    const __m256i low = _mm256_and_si256(u, _mm256_set1_epi16(255));
+    const __m256i even = _mm256_madd_epi16(low, _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
     return _mm256_add_epi32(even, _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8)));
 }
 static inline void dot(Dots& acc, const Bytes& u, const Bytes& s) {
@@ -106,10 +107,12 @@ static inline float int_scale(const float* x, int n, float most, float* inverse)
     return (amax < 1e-30f ? 0 : amax / most) + sum(broken);
 }
 
-static void store_kv_int8(const float* k, const float* v, int head_dim, int block_size, int slot, uint8_t* k_head, uint8_t* v_head) {
+static void store_kv_int8(const float* k, const float* v, int head_dim, int block_size, int slot, uint8_t* k_head,
+                          uint8_t* v_head) {
     int8_t bytes[16];
     float inverse;
-    float *k_scales = (float*)(k_head + (ptrdiff_t)block_size * head_dim), *v_scales = (float*)(v_head + (ptrdiff_t)block_size * head_dim);
+    float* k_scales = (float*)(k_head + (ptrdiff_t)block_size * head_dim);
+    float* v_scales = (float*)(v_head + (ptrdiff_t)block_size * head_dim);
     k_scales[slot] = int_scale(k, head_dim, 127, &inverse);
     uint8_t* k_lane = k_head + (ptrdiff_t)(slot / 16) * head_dim * 16 + slot % 16 * 4;
     for (int d = 0; d < head_dim; d += 16) {
@@ -244,9 +247,10 @@ static void attend_bytes(const KvView& kv, const AttendRows& rows, int first, in
         const uint8_t* block = kv.layer + kv.block_table[t / size] * kv.block_stride;
         const ptrdiff_t at = (ptrdiff_t)(t % size) * dim, scale_at = (ptrdiff_t)size * dim + t % size * 4;
         const int ahead = t + 16 * 2 * kAheadChunks < high_of_all ? t + 16 * 2 * kAheadChunks : t;
-        const uint8_t* next = kv.layer + kv.block_table[ahead / size] * kv.block_stride + kv.k_offset + (ptrdiff_t)(ahead % size) * dim;
-        score_bytes<R>(block + kv.k_offset + at, block + kv.v_offset + at, next, (const float*)(block + kv.k_offset + scale_at), dim, q,
-                       &scores[0][t - key_begin]);
+        const uint8_t* next_block = kv.layer + kv.block_table[ahead / size] * kv.block_stride;
+        const uint8_t* next = next_block + kv.k_offset + (ptrdiff_t)(ahead % size) * dim;
+        const float* k_scales = (const float*)(block + kv.k_offset + scale_at);
+        score_bytes<R>(block + kv.k_offset + at, block + kv.v_offset + at, next, k_scales, dim, q, &scores[0][t - key_begin]);
         store(v_scales + t - key_begin, load((const float*)(block + kv.v_offset + scale_at)));
     }
     ByteWeights<R> p;

@@ -141,7 +141,9 @@ private:
     // Quantized rows of up to some number of values, or what their memory is made of.
     struct QuantMemory {
         void allocate(size_t rows, size_t widest);
-        QuantRows view(int num_rows, int k) const { return make_quant_rows(num_rows, k, values.data(), floats.data(), ints.data()); }
+        QuantRows view(int num_rows, int k) const {
+            return make_quant_rows(num_rows, k, values.data(), floats.data(), ints.data());
+        }
         Buffer<int8_t> values;  // (rows * widest,)
         Buffer<float> floats;   // (rows * widest / 16 * 3,)
         Buffer<int32_t> ints;   // likewise
@@ -166,7 +168,8 @@ private:
     void each_piece(int num_pieces, int num_rows, const Linear& linear, Rows rows, F f);
     template <class Rows>
     void multiply(const Linear& linear, int num_rows, Rows rows, float* out, ptrdiff_t ldout, bool accumulate);
-    void multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout, bool accumulate);
+    void multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
+                       bool accumulate);
     void residual_row(const float* post_norm, int row, float* out) const;
     const float* normed_rows(const float* post_norm, const float* norm, int begin, int end, float* out, bool keep);
     void gate_up_group(const Layer& layer, const Input& in, int group, float* gate_up);
@@ -176,7 +179,8 @@ private:
     void write_token(int layer, int token, int kv_head, const Batch& batch);
     void rotate(int layer, int position, const float* bias, const float* norm, float* head) const;
     void attend_items(int layer, const Batch& batch);
-    void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int layer, const Batch& batch);
+    void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int layer,
+                     const Batch& batch);
     KvView kv_view(int layer, const AttendItem& item, const Batch& batch) const;
     void fetch_ahead(const KvView& kv, const AttendItem& item, int layer) const;
     void merge_splits();

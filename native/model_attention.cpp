@@ -32,7 +32,8 @@ void Model::plan_attention(const Batch& batch) {
     double work = 0;
     for (int split = 1; split >= 0; split--) {  // the items with a slot first
         for (int s = 0; s < num_seqs; s++) {
-            const int num_new = batch.query_starts[s + 1] - batch.query_starts[s], length = batch.context_lens[s] + num_new;
+            const int num_new = batch.query_starts[s + 1] - batch.query_starts[s];
+            const int length = batch.context_lens[s] + num_new;
             const bool is_split = may_split && num_new == 1 && length > kAttendSplit;
             if (is_split != (split == 1)) continue;
             writes_first_ |= !item_writes(num_new);
@@ -54,7 +55,8 @@ void Model::add_items(const Batch& batch, int seq, int kv_head, bool is_split) {
     for (int h = 0; h < group; h += heads_per_tile) {
         const int head = kv_head * group + h, heads = std::min(heads_per_tile, group - h);
         if (is_split)  // the new token lies in the last split
-            for (int i = 0; i < splits; i++) items_.push_back({seq, begin, 1, kv_head, head, heads, i, splits, writes && i == splits - 1});
+            for (int i = 0; i < splits; i++)
+                items_.push_back({seq, begin, 1, kv_head, head, heads, i, splits, writes && i == splits - 1});
         else
             for (int t = begin; t < end; t += tokens_per_item)
                 items_.push_back({seq, t, std::min(tokens_per_item, end - t), kv_head, head, heads, -1, splits, writes});
@@ -75,7 +77,8 @@ void Model::attend_items(int layer, const Batch& batch) {
 
 KvView Model::kv_view(int layer, const AttendItem& item, const Batch& batch) const {
     return {block_at(layer, 0), batch.block_tables.data() + (size_t)item.seq * batch.max_num_blocks, block_bytes_,
-            item.kv_head * kv_head_bytes_, (spec_.num_kv_heads + item.kv_head) * kv_head_bytes_, limits_.block_size, spec_.head_dim};
+            item.kv_head * kv_head_bytes_, (spec_.num_kv_heads + item.kv_head) * kv_head_bytes_, limits_.block_size,
+            spec_.head_dim};
 }
 
 // The last keys and values of an item of few tokens.
@@ -92,7 +95,8 @@ void Model::fetch_ahead(const KvView& kv, const AttendItem& item, int layer) con
     }
 }
 
-void Model::attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int layer, const Batch& batch) {
+void Model::attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int layer,
+                        const Batch& batch) {
     const int dim = spec_.head_dim, tokens_per_tile = kMaxAttendRows / item.num_heads;
     const int num_tiles = (item.num_tokens + tokens_per_tile - 1) / tokens_per_tile;
     for (int t = 0; item.writes && t < item.num_tokens; t++) write_token(layer, item.token_begin + t, item.kv_head, batch);
@@ -137,7 +141,8 @@ AttendRows Model::gather_queries(ThreadScratch& scratch, const AttendItem& item,
             const float* q = qkv_.data() + token * ld_qkv + at;
             float* query = queries + (ptrdiff_t)row * dim;
             std::copy(q, q + dim, query);
-            rotate(layer, position_[token], spec_.qkv_bias ? layers_[layer].q_bias + at : nullptr, layers_[layer].q_norm, query);
+            const float* bias = spec_.qkv_bias ? layers_[layer].q_bias + at : nullptr;
+            rotate(layer, position_[token], bias, layers_[layer].q_norm, query);
         }
     kernels_.scale(queries, spec_.attention_scale, row * dim);
     return {row, queries, begin, end, spec_.attention_soft_cap};

@@ -76,10 +76,13 @@ void Model::run_layer(int index, const Batch& batch) {
     const bool accumulate = !spec_.post_norms;
     float* block_out = spec_.post_norms ? block_out_.data() : x_.data();
     auto normed = [&](const float* post_norm, const float* norm) {
-        return [=, this](int begin, int end, float* out, bool keep) { return normed_rows(post_norm, norm, begin, end, out, keep); };
+        return [=, this](int begin, int end, float* out, bool keep) {
+            return normed_rows(post_norm, norm, begin, end, out, keep);
+        };
     };
     StageClock::enter("qkv");
-    multiply(layer.qkv, num_rows, normed(index > 0 ? layers_[index - 1].post_ffn_norm : nullptr, layer.attn_norm), qkv_.data(), ld_qkv, false);
+    const float* post_ffn_norm = index > 0 ? layers_[index - 1].post_ffn_norm : nullptr;
+    multiply(layer.qkv, num_rows, normed(post_ffn_norm, layer.attn_norm), qkv_.data(), ld_qkv, false);
     if (spec_.post_norms && index > 0) std::swap(x_, next_x_);
     StageClock::enter("write_kv");
     if (writes_first_) write_kv(index, batch);
@@ -89,14 +92,16 @@ void Model::run_layer(int index, const Batch& batch) {
     multiply(layer.o, num_rows, [&](int, int, float*, bool) { return attention_.data(); }, block_out, hidden, accumulate);
     StageClock::enter("gate_up");
     each_piece((spec_.ffn_size + kGroup - 1) / kGroup, num_rows, layer.gate_up, normed(layer.post_attn_norm, layer.ffn_norm),
-               [&](int thread, int group, const Input& in) { gate_up_group(layer, in, group, scratch_[thread]->gate_up.data()); });
+               [&](int thread, int group, const Input& in) {
+                   gate_up_group(layer, in, group, scratch_[thread]->gate_up.data());
+               });
     if (spec_.post_norms) std::swap(x_, next_x_);
     StageClock::enter("down");
     const Input down{hidden_.data(), ffn_quant_.view(num_rows, spec_.ffn_size)};
     const int pieces = num_pieces(layer.down, num_rows);
     pool_.each(pieces, [&](int, int piece) {
-        const int panels = layer.down.num_panels;
-        multiply_part(*layer.down.parts[0], down, panels * piece / pieces, panels * (piece + 1) / pieces, block_out, hidden, accumulate);
+        const int from = layer.down.num_panels * piece / pieces, to = layer.down.num_panels * (piece + 1) / pieces;
+        multiply_part(*layer.down.parts[0], down, from, to, block_out, hidden, accumulate);
     });
 }
 
@@ -161,7 +166,8 @@ void Model::multiply(const Linear& linear, int num_rows, Rows rows, float* out, 
     });
 }
 
-void Model::multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout, bool accumulate) {
+void Model::multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
+                          bool accumulate) {
     if (matrix.is_float)
         kernels_.gemm_float(matrix.packed, in.x, in.quant.k, in.quant.num_rows, begin, end, out, ldout, accumulate);
     else
@@ -170,7 +176,8 @@ void Model::multiply_part(const Matrix& matrix, const Input& in, int begin, int 
 
 // One group of kGroup columns of the gated hidden state, ready for the down product. gate_up: scratch, (rows, 2 kGroup).
 void Model::gate_up_group(const Layer& layer, const Input& in, int group, float* gate_up) {
-    const int ffn = spec_.ffn_size, first = group * kGroup, size = std::min(kGroup, ffn - first), num_rows = in.quant.num_rows;
+    const int ffn = spec_.ffn_size, first = group * kGroup, size = std::min(kGroup, ffn - first);
+    const int num_rows = in.quant.num_rows;
     constexpr ptrdiff_t ld = 2 * kGroup;
     for (int half = 0; half < 2; half++) {
         Matrix columns = *layer.gate_up.parts[half];
@@ -185,9 +192,11 @@ void Model::gate_up_group(const Layer& layer, const Input& in, int group, float*
         const int begin = tile_start(num_rows, tile), end = tile_start(num_rows, tile + 1);
         for (int t = begin; t < end; t++) {
             float* gate = gate_up + t * ld;
-            kernels_.gated(spec_.activation, gate, gate + kGroup, size, quantize ? gate : hidden_.data() + (size_t)t * ffn + first);
+            float* to = quantize ? gate : hidden_.data() + (size_t)t * ffn + first;
+            kernels_.gated(spec_.activation, gate, gate + kGroup, size, to);
         }
-        if (quantize) kernels_.quantize_rows(gate_up + begin * ld, ld, 0, end - begin, tile_part(quant, tile, first, size));
+        const QuantRows part = tile_part(quant, tile, first, size);
+        if (quantize) kernels_.quantize_rows(gate_up + begin * ld, ld, 0, end - begin, part);
     }
 }
 
@@ -221,7 +230,8 @@ void Model::write_kv(int index, const Batch& batch) {
     pool_.each((num_tokens_ + kTokensPerWrite - 1) / kTokensPerWrite, [&](int, int piece) {
         const int end = std::min(num_tokens_, (piece + 1) * kTokensPerWrite);
         for (int t = piece * kTokensPerWrite; t < end; t++)
-            for (int h = 0; h < kv_heads && !item_writes(num_new_tokens(seq_of_[t])); h++) write_token(index, t, h, batch);
+            for (int h = 0; h < kv_heads && !item_writes(num_new_tokens(seq_of_[t])); h++)
+                write_token(index, t, h, batch);
     });
 }
 
@@ -236,7 +246,8 @@ void Model::write_token(int index, int token, int kv_head, const Batch& batch) {
     rotate(index, position, spec_.qkv_bias ? layer.k_bias + at : nullptr, layer.k_norm, k);
     if (spec_.qkv_bias) kernels_.add(v, layer.v_bias + at, dim);
     uint8_t* data = block_at(index, batch.block_tables[(size_t)seq_of_[token] * batch.max_num_blocks + position / size]);
-    kv_kernels_.store(k, v, dim, size, position % size, data + kv_head * kv_head_bytes_, data + (kv_heads + kv_head) * kv_head_bytes_);
+    kv_kernels_.store(k, v, dim, size, position % size, data + kv_head * kv_head_bytes_,
+                      data + (kv_heads + kv_head) * kv_head_bytes_);
 }
 
 // One head of q or k as the product left it: bias, norm (nullptr: none) and RoPE.

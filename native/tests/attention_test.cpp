@@ -43,9 +43,10 @@ std::vector<float> kept(KvType type, const float* x, int dim) {
 
 // One sequence of num_keys tokens of one kv head in a shuffled table; whatever no token wrote is NaN.
 struct Cache {
-    Cache(const KvKernels& kernels, KvType type, const std::vector<float>& k, const std::vector<float>& v, int num_keys, int dim, int size)
-        : num_blocks((num_keys + size - 1) / size), head(kv_head_bytes(type, size, dim)), blocks((size_t)(num_blocks + 3) * 2 * head, 0xFF),
-          order(num_blocks + 3) {
+    Cache(const KvKernels& kernels, KvType type, const std::vector<float>& k, const std::vector<float>& v, int num_keys,
+          int dim, int size)
+        : num_blocks((num_keys + size - 1) / size), head(kv_head_bytes(type, size, dim)),
+          blocks((size_t)(num_blocks + 3) * 2 * head, 0xFF), order(num_blocks + 3) {
         std::iota(order.begin(), order.end(), 0);
         std::shuffle(order.begin(), order.end(), rng);
         for (int t = 0; t < num_keys; t++) {
@@ -71,7 +72,8 @@ struct Case {
 
 Case random_case() {
     constexpr int kDims[] = {16, 32, 48, 64, 80, 96, 128, 256}, kSizes[] = {16, 32, 64, 256};
-    Case c{(KvType)below(2), kDims[below(8)], kSizes[below(4)], 1 + below(700), 1 + below(kMaxAttendRows), below(3) ? 0.0f : 5.0f, {}, {}, {}, {}, {}};
+    Case c{(KvType)below(2), kDims[below(8)], kSizes[below(4)], 1 + below(700), 1 + below(kMaxAttendRows),
+           below(3) ? 0.0f : 5.0f, {}, {}, {}, {}, {}};
     for (auto* values : {&c.k, &c.v}) {
         values->resize((size_t)c.num_keys * c.dim);
         for (float& x : *values) x = normal();

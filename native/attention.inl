@@ -48,7 +48,7 @@ static inline uint32_t pair_at(const uint16_t* p) {
     return pair;
 }
 
-static inline void prefetch(const uint16_t* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+static inline void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
 // scores[r][16 * c + lane] = q[r] . k[c], q (R, head_dim) bf16. With few rows memory is the limit, and blocks are too
 // short for the processor's own prefetch: v[c] (the chunk's values, as long as its keys) and next[c] are fetched meanwhile.
@@ -84,7 +84,7 @@ static inline void score_chunks(const uint16_t* const* k, const uint16_t* const*
 struct Values {
     const KvView& kv;
     int begin, end;
-    inline const uint16_t* block_at(int position) const {
+    inline const uint8_t* block_at(int position) const {
         return kv.layer + kv.block_table[position / kv.block_size] * kv.block_stride + kv.v_offset;
     }
 };
@@ -100,7 +100,7 @@ static inline void weigh_values(const Values& values, int column, const uint16_t
     const int size = values.kv.block_size;
     for (int t = values.begin; t < values.end;) {
         const int base = t / size * size, stop = base + size < values.end ? base + size : values.end;
-        const uint16_t* block = values.block_at(t);
+        const uint16_t* block = (const uint16_t*)values.block_at(t);
         for (; t < stop; t += 2) {
             P value[D];
 #pragma GCC unroll 2
@@ -133,24 +133,34 @@ static inline V16 exp2_negative(V16 x) {
     return zero_below(x, -126.0f, scale_by_pow2(p, n));
 }
 
-// A row's scores of chunks [from, to) of one split become bf16 probabilities relative to their maximum.
-// visible keys: [begin, end) inside the split, may be empty.
-static inline void soften(float* s, uint16_t* p, int from, int to, int begin, int end, float cap, float* max_score,
-                          float* sum_p) {
+constexpr float kLog2e = 1.44269504f;
+
+// lanes of the sixteen keys from t on that are in [begin, end), b in the others
+static inline V16 keep_visible(V16 x, int t, int begin, int end, V16 b) {
+    if (begin <= t && end >= t + 16) return x;
+    const int low = begin - t < 0 ? 0 : (begin - t > 16 ? 16 : begin - t);
+    return keep_lanes(x, low, end - t < low ? low : (end - t > 16 ? 16 : end - t), b);
+}
+
+// Soft cap, and -inf for keys outside [begin, end), on the scores of chunks [from, to); returns the largest.
+static inline float mask_scores(float* s, int from, int to, int begin, int end, float cap) {
     const V16 minus_inf = set1(-__builtin_inff());
     V16 top = minus_inf;
     for (int t = from; t < to; t += 16) {
         V16 x = load(s + t);
         if (cap != 0) x = soft_cap(x, cap);
-        if (begin > t || end < t + 16) {
-            const int low = begin - t < 0 ? 0 : (begin - t > 16 ? 16 : begin - t);
-            x = keep_lanes(x, low, end - t < low ? low : (end - t > 16 ? 16 : end - t), minus_inf);
-        }
+        x = keep_visible(x, t, begin, end, minus_inf);
         store(s + t, x);
         top = max(top, x);
     }
-    *max_score = largest(top);
-    constexpr float kLog2e = 1.44269504f;
+    return largest(top);
+}
+
+// A row's scores of chunks [from, to) of one split become bf16 probabilities relative to their maximum.
+// visible keys: [begin, end) inside the split, may be empty.
+static inline void soften(float* s, uint16_t* p, int from, int to, int begin, int end, float cap, float* max_score,
+                          float* sum_p) {
+    *max_score = mask_scores(s, from, to, begin, end, cap);
     const V16 shift = set1(begin < end ? -*max_score * kLog2e : 0), factor = set1(kLog2e);
     V16 total = set1(0);
     for (int t = from; t < to; t += 16)  // -inf becomes 0
@@ -164,27 +174,33 @@ struct Count {
 };
 constexpr int kAheadChunks = 8;  // keys fetched ahead
 
+// The keys of [key_begin, key_end) that some of `count` rows sees: [low, high), low at a chunk; false when there are none.
+static inline bool key_range(const AttendRows& rows, int first, int count, int key_begin, int key_end, int& low, int& high,
+                             int& high_of_all) {
+    low = key_end, high_of_all = key_begin;
+    for (int r = first; r < first + count; r++) {
+        low = rows.begin[r] < low ? rows.begin[r] : low;
+        high_of_all = rows.end[r] > high_of_all ? rows.end[r] : high_of_all;
+    }
+    low = (low < key_begin ? key_begin : low) / 16 * 16;
+    high = high_of_all > key_end ? key_end : high_of_all;
+    return low < high;
+}
+
 template <class P, int R>
 static void attend_group(const KvView& kv, const AttendRows& rows, int first, int key_begin, int key_end,
                          const Partial& out) {
     alignas(64) float scores[R][kAttendSplit];
     alignas(64) uint16_t p[R][kAttendSplit], q[R * kMaxHeadDim];
     const int size = kv.block_size, dim = kv.head_dim;
-    int low = key_end, high = key_begin;
-    for (int r = first; r < first + R; r++) {
-        low = rows.begin[r] < low ? rows.begin[r] : low;
-        high = rows.end[r] > high ? rows.end[r] : high;
-    }
-    low = (low < key_begin ? key_begin : low) / 16 * 16;
-    const int high_of_all = high;
-    high = high > key_end ? key_end : high;
-    if (low >= high) {
+    int low, high, high_of_all;
+    if (!key_range(rows, first, R, key_begin, key_end, low, high, high_of_all)) {
         for (int r = first; r < first + R; r++) out.sum[r] = 0;
         return;
     }
     for (int i = 0; i < R * dim; i += 16) store_bf16(q + i, load(rows.q + (ptrdiff_t)first * dim + i));
     auto chunk_at = [&](int t, ptrdiff_t offset) {
-        return kv.layer + kv.block_table[t / size] * kv.block_stride + offset + (ptrdiff_t)(t % size) * dim;
+        return (const uint16_t*)(kv.layer + kv.block_table[t / size] * kv.block_stride + offset) + (ptrdiff_t)(t % size) * dim;
     };
     int t = low;
     auto score = [&](auto chunks) {
@@ -251,3 +267,5 @@ static void merge(const Partial& total, const Partial& part, int num_rows, int h
             store(o + d, add(mul(load(o + d), set1(keep)), mul(load(p + d), set1(take))));
     }
 }
+
+#include "attention_int8.inl"

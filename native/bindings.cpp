@@ -107,10 +107,12 @@ NB_MODULE(_native, m) {
     nb::class_<Limits>(m, "Limits")
         .def("__init__",
              [](Limits* self, int num_blocks, int block_size, int max_num_batched_tokens, int max_num_seqs,
-                int max_model_len, int num_threads) {
-                 new (self) Limits{num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads};
+                int max_model_len, int num_threads, int kv_type) {
+                 new (self) Limits{num_blocks,    block_size,  max_num_batched_tokens, max_num_seqs,
+                                   max_model_len, num_threads, (KvType)kv_type};
              },
-             "num_blocks"_a, "block_size"_a, "max_num_batched_tokens"_a, "max_num_seqs"_a, "max_model_len"_a, "num_threads"_a);
+             "num_blocks"_a, "block_size"_a, "max_num_batched_tokens"_a, "max_num_seqs"_a, "max_model_len"_a,
+             "num_threads"_a, "kv_type"_a);
     nb::class_<SentencePiece>(m, "SentencePiece")
         .def("__init__",
              [](SentencePiece* self, nb::bytes text, Array<int64_t> ends, Array<float> scores, Array<int32_t> types, int unknown_id) {

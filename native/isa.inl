@@ -10,9 +10,9 @@ namespace inferd::INFERD_ISA_NS {
 #include "rows.inl"
 #include "attention.inl"
 
-static constexpr KernelTable table(decltype(KernelTable::attend) attend) {
-    return {INFERD_ISA_NAME, quantize_rows, gemm_quant, gemm_float, rms_norm,     add_rows, scale_row, gated,
-            rope,            store_kv,      attend,     merge,      soft_cap_all, argmax,   sum_exp};
+static constexpr KernelTable table(decltype(KvKernels::attend) attend) {
+    return {INFERD_ISA_NAME, quantize_rows, gemm_quant, gemm_float, rms_norm, add_rows, scale_row, gated,
+            rope, {{store_kv, attend}, {store_kv_int8, attend_int8}}, merge, soft_cap_all, argmax, sum_exp};
 }
 
 extern const KernelTable kTable;

@@ -18,12 +18,21 @@ constexpr int kMaxHeadDim = 512;
 // own length only. A multiple of every allowed block size.
 constexpr int kAttendSplit = 256;
 
-// K and V of one kv head inside one block, bf16:
-//   K [block_size/16][head_dim/2][16 tokens][2]      V [block_size/2][head_dim][2 tokens]
+// K and V of one kv head inside one block:
+//   bf16  K [block_size/16][head_dim/2][16 tokens][2]   V [block_size/2][head_dim][2 tokens]
+//   int8  K [block_size/16][head_dim/4][16 tokens][4] as value + 128, V [block_size/4][head_dim][4 tokens]; after each its
+//         fp32 scales [block_size], amax / 127 of the token's head
+enum class KvType : int { bf16 = 0, int8 = 1 };
+
+// bytes of K, or V, of one kv head of a block; a multiple of 64
+inline ptrdiff_t kv_head_bytes(KvType type, int block_size, int head_dim) {
+    return type == KvType::bf16 ? (ptrdiff_t)block_size * head_dim * 2 : (ptrdiff_t)block_size * (head_dim + 4);
+}
+
 struct KvView {
-    const uint16_t* layer;        // first block of the layer
+    const uint8_t* layer;         // first block of the layer
     const int32_t* block_table;   // block of positions [i * block_size, (i + 1) * block_size)
-    ptrdiff_t block_stride;       // elements from block to block
+    ptrdiff_t block_stride;       // bytes from block to block
     ptrdiff_t k_offset, v_offset; // of the kv head inside a block
     int block_size, head_dim;
 };
@@ -41,6 +50,15 @@ struct Partial {
     float* max;  // (num_rows,)
     float* sum;  // (num_rows,)
     float* out;  // (num_rows, head_dim)
+};
+
+// What reads and writes one type of KV cache.
+struct KvKernels {
+    // writes one token's K and V of one kv head at slot of a block, rounded to nearest even
+    void (*store)(const float* k, const float* v, int head_dim, int block_size, int slot, uint8_t* k_head, uint8_t* v_head);
+    // the partial softmax of the split of keys [key_begin, key_end); overwrites `out`, where sum is 0 for rows that see
+    // none of its keys (max and out are then undefined)
+    void (*attend)(const KvView& kv, const AttendRows& rows, int key_begin, int key_end, const Partial& out);
 };
 
 struct KernelTable {
@@ -63,11 +81,7 @@ struct KernelTable {
     void (*gated)(Activation act, const float* gate, const float* up, int n, float* out);
     // rotates pairs (i, i + half) of one head by the angles whose cosines and sines are given
     void (*rope)(float* head, const float* cosine, const float* sine, int half);
-    // writes one token's K and V of one kv head as bf16 (round to nearest even) at slot of a block
-    void (*store_kv)(const float* k, const float* v, int head_dim, int slot, uint16_t* k_head, uint16_t* v_head);
-    // the partial softmax of the split of keys [key_begin, key_end); overwrites `out`, where sum is 0 for rows that see
-    // none of its keys (max and out are then undefined)
-    void (*attend)(const KvView& kv, const AttendRows& rows, int key_begin, int key_end, const Partial& out);
+    KvKernels kv[2];  // by KvType
     // total = total merged with part; a total or part whose sum is 0 is empty
     void (*merge)(const Partial& total, const Partial& part, int num_rows, int head_dim);
 

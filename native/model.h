@@ -2,6 +2,7 @@
 // the thread pool. One step at a time.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -39,6 +40,7 @@ struct ModelSpec {
 
 struct Limits {
     int num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads;
+    KvType kv_type;
 };
 
 // Views of the caller's arrays; shapes: executors/base.py.
@@ -71,12 +73,28 @@ public:
     Memory() = default;
     explicit Memory(size_t bytes);
     Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+    Memory& operator=(Memory&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
     ~Memory();
     uint8_t* data() const { return data_; }
 
 private:
     uint8_t* data_ = nullptr;
     size_t size_ = 0;
+};
+
+// Zeros that start at a cache line; nothing until allocate().
+template <class T>
+class Buffer {
+public:
+    void allocate(size_t count) { memory_ = Memory(std::max<size_t>(count, 1) * sizeof(T)); }
+    T* data() const { return reinterpret_cast<T*>(memory_.data()); }
+
+private:
+    Memory memory_;
 };
 
 class Model {
@@ -118,6 +136,21 @@ private:
         int seq, token_begin, num_tokens, kv_head, head_begin, num_heads;
         int split;      // one split, one tile, its partial kept in a slot; -1 = all splits, result written at once
         int num_splits;
+        bool writes;    // the item puts the K and V of its tokens into the cache first: no other item reads them
+    };
+    // Quantized rows of up to some number of values, or what their memory is made of.
+    struct QuantMemory {
+        void allocate(size_t rows, size_t widest);
+        QuantRows view(int num_rows, int k) const {
+            return make_quant_rows(num_rows, k, values.data(), floats.data(), ints.data());
+        }
+        Buffer<int8_t> values;  // (rows * widest,)
+        Buffer<float> floats;   // (rows * widest / 16 * 3,)
+        Buffer<int32_t> ints;   // likewise
+    };
+    struct Input {  // what a product reads
+        const float* x;  // (num_rows, quant.k)
+        QuantRows quant; // made only when the product needs it
     };
     struct ThreadScratch;
 
@@ -125,29 +158,37 @@ private:
     void check_sampling(const Batch& batch) const;
     void plan_tokens(const Batch& batch);
     void plan_attention(const Batch& batch);
+    void add_items(const Batch& batch, int seq, int kv_head, bool is_split);
     void copy_blocks(const Batch& batch);
     void embed(const Batch& batch);
     void run_layer(int index, const Batch& batch);
     void run_head(const Batch& batch, const StepOutput& out);
     void sample(int thread, int at, int row, const Batch& batch, const StepOutput& out);
-    template <class F>
-    void each_part(int num_rows, int num_cols, F f);
-    void finish_row(const float* post_norm, int row);
-    void finish_rows(const float* post_norm);
-    void prepare_input(const float* post_norm, const float* norm, bool needs_quant);
-    void linear(const Linear& linear, const float* x, ptrdiff_t ldx, const QuantRows& quant, float* out, ptrdiff_t ldout,
-                bool accumulate);
+    template <class Rows, class F>
+    void each_piece(int num_pieces, int num_rows, const Linear& linear, Rows rows, F f);
+    template <class Rows>
+    void multiply(const Linear& linear, int num_rows, Rows rows, float* out, ptrdiff_t ldout, bool accumulate);
+    void multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
+                       bool accumulate);
+    void residual_row(const float* post_norm, int row, float* out) const;
+    const float* normed_rows(const float* post_norm, const float* norm, int begin, int end, float* out, bool keep);
+    void gate_up_group(const Layer& layer, const Input& in, int group, float* gate_up);
+    int num_pieces(const Linear& linear, int num_rows) const;
+    bool item_writes(int num_new_tokens) const;
     void write_kv(int layer, const Batch& batch);
-    void rotate(int layer, int position, float* qkv);
+    void write_token(int layer, int token, int kv_head, const Batch& batch);
+    void rotate(int layer, int position, const float* bias, const float* norm, float* head) const;
     void attend_items(int layer, const Batch& batch);
-    void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int window);
+    void attend_item(ThreadScratch& scratch, const KvView& kv, const AttendItem& item, size_t slot, int layer,
+                     const Batch& batch);
+    KvView kv_view(int layer, const AttendItem& item, const Batch& batch) const;
+    void fetch_ahead(const KvView& kv, const AttendItem& item, int layer) const;
     void merge_splits();
-    AttendRows gather_queries(ThreadScratch& scratch, const AttendItem& item, int tile, int window);
+    AttendRows gather_queries(ThreadScratch& scratch, const AttendItem& item, int tile, int layer);
     Partial total_of(ThreadScratch& scratch, int tile) const;
     void emit_rows(const AttendItem& item, int first, const Partial& total);
-    QuantRows quant_view(int num_rows, int k);
     RowSampling row_sampling(const Batch& batch, int row) const;
-    uint16_t* block_at(int layer, int block) const;
+    uint8_t* block_at(int layer, int block) const;
     const float* vector_of(const std::string& name, int size) const;
     Linear linear_of(std::initializer_list<std::pair<std::string, int>> names, int num_cols) const;
 
@@ -170,25 +211,27 @@ private:
     std::vector<std::vector<float>> cosines_, sines_;  // per rope: (max_model_len, dims / 2)
 
     // KV cache: [layer][block][K of all kv heads, V of all kv heads]
-    ptrdiff_t block_stride_;
+    const KvKernels& kv_kernels_;
+    ptrdiff_t kv_head_bytes_, block_bytes_;
     Memory kv_memory_;
-    uint16_t* kv_;
 
     // scratch of the step; T = max_num_batched_tokens
     int num_tokens_ = 0;
     std::vector<int> position_, seq_of_;       // (T,)
-    std::vector<float> x_, normed_, block_out_;  // (T, hidden)
-    std::vector<float> qkv_;                   // (T, (num_heads + 2 num_kv_heads) * head_dim)
-    std::vector<float> attention_;             // (T, num_heads * head_dim)
-    std::vector<float> gate_up_, hidden_;      // (T, 2 ffn), (T, ffn)
-    std::vector<int8_t> quant_values_;
-    std::vector<float> quant_scales_;          // three arrays of T * widest / 16
-    std::vector<int32_t> quant_sums_;          // likewise
+    Buffer<float> x_, next_x_;      // (T, hidden); next_x_: models with post norms only, which swap the two
+    Buffer<float> normed_;          // (T, hidden)
+    Buffer<float> block_out_;       // (T, hidden)
+    Buffer<float> qkv_;             // (T, (num_heads + 2 num_kv_heads) * head_dim)
+    Buffer<float> attention_;       // (T, num_heads * head_dim)
+    Buffer<float> hidden_;          // (T, ffn)
+    QuantMemory quant_, ffn_quant_; // inputs shared by the threads; of the down product
+    uint64_t stage_ = 0;            // counts products, so that a thread knows whether it has prepared the input
+    bool writes_first_ = false;     // some K and V go into the cache before attention begins
     std::vector<AttendItem> items_;
     size_t num_split_items_ = 0;               // the first of items_; each owns a slot
     int num_attend_pieces_ = 0;
-    std::vector<float> slots_;                 // per slot: max, sum (kMaxAttendRows each), out
-    std::vector<float> logits_;                // (head_rows_, vocab)
+    Buffer<float> slots_;                      // per slot: max, sum (kMaxAttendRows each), out
+    Buffer<float> logits_;                     // (head_rows_, vocab)
     int head_rows_ = 0;
     std::vector<std::unique_ptr<ThreadScratch>> scratch_;
     std::mutex running_;

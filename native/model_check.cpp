@@ -62,6 +62,7 @@ void check_limits(const ModelSpec& spec, const Limits& limits) {
     require_limit(limits.max_num_batched_tokens >= 1, "max_num_batched_tokens must be at least 1");
     require_limit(limits.max_num_seqs >= 1, "max_num_seqs must be at least 1");
     require_limit(limits.max_model_len >= 1, "max_model_len must be at least 1");
+    require_limit(limits.kv_type == KvType::bf16 || limits.kv_type == KvType::int8, "kv_type must be 0 (bf16) or 1 (int8)");
     require_limit(limits.num_threads >= 1 && limits.num_threads <= 1024, "num_threads must be 1 .. 1024");
     require_limit(spec.vocab_size >= 1 && spec.hidden_size >= 1 && spec.ffn_size >= 1, "sizes must be at least 1");
     require_limit(spec.num_kv_heads >= 1 && spec.num_heads >= 1 && spec.num_heads % spec.num_kv_heads == 0,

@@ -35,14 +35,30 @@ Memory::~Memory() {
     if (data_) munmap(data_, size_);
 }
 
+void Model::QuantMemory::allocate(size_t rows, size_t widest) {
+    values.allocate(rows * widest);
+    floats.allocate(rows * widest / 16 * 3);
+    ints.allocate(rows * widest / 16 * 3);
+}
+
+Model::ThreadScratch::ThreadScratch(const ModelSpec& spec, const Limits& limits) : sampler(spec.vocab_size) {
+    queries.allocate((size_t)kTilesPerItem * kMaxAttendRows * spec.head_dim);
+    part.allocate(slot_size(spec.head_dim));
+    totals.allocate(kTilesPerItem * slot_size(spec.head_dim));
+    rows.allocate((size_t)kOwnRows * spec.hidden_size);
+    quant.allocate(kOwnRows, std::max(spec.hidden_size, spec.num_heads * spec.head_dim));
+    gate_up.allocate((size_t)limits.max_num_batched_tokens * 2 * kGroup);
+}
+
 Model::Model(ModelSpec spec, Limits limits)
     : spec_((check_limits(spec, limits), std::move(spec))),
       limits_(limits),
       kernels_(kernels()),
       pool_(limits.num_threads),
-      block_stride_(2 * (ptrdiff_t)spec_.num_kv_heads * spec_.head_dim * limits_.block_size),
-      kv_memory_(product({sizeof(uint16_t), (size_t)block_stride_, (size_t)limits_.num_blocks, spec_.layers.size()})),
-      kv_(reinterpret_cast<uint16_t*>(kv_memory_.data())) {
+      kv_kernels_(kernels_.kv[(int)limits_.kv_type]),
+      kv_head_bytes_(kv_head_bytes(limits_.kv_type, limits_.block_size, spec_.head_dim)),
+      block_bytes_(2 * spec_.num_kv_heads * kv_head_bytes_),
+      kv_memory_(product({(size_t)block_bytes_, (size_t)limits_.num_blocks, spec_.layers.size()})) {
     for (const RopeSpec& rope : spec_.ropes) {
         const int half = rope.dims / 2;
         std::vector<float> cosine((size_t)limits_.max_model_len * half), sine(cosine.size());
@@ -148,29 +164,26 @@ void Model::finish() {
     }
     head_ = linear_of({{spec_.tied_head ? "embed" : "head", spec_.vocab_size}}, hidden);
 
-    const size_t tokens = limits_.max_num_batched_tokens, widest = std::max({hidden, ffn, q_size});
+    const size_t tokens = limits_.max_num_batched_tokens;
     position_.resize(tokens);
     seq_of_.resize(tokens);
-    x_.resize(tokens * hidden);
-    normed_.resize(tokens * hidden);
-    block_out_.resize(tokens * hidden);
-    qkv_.resize(tokens * (q_size + 2 * kv_size));
-    attention_.resize(tokens * q_size);
-    gate_up_.resize(tokens * 2 * ffn);
-    hidden_.resize(tokens * ffn);
-    const size_t quant_rows = std::max<size_t>(tokens, 256);  // the head takes up to 256 rows, repeats included
-    quant_values_.resize(quant_rows * widest + 64);
-    quant_scales_.resize(quant_rows * widest / 16 * 3);
-    quant_sums_.resize(quant_rows * widest / 16 * 3);
-    // at most 64 MiB of logits at a time
+    x_.allocate(tokens * hidden);
+    if (spec_.post_norms) next_x_.allocate(tokens * hidden);
+    block_out_.allocate(tokens * hidden);
+    qkv_.allocate(tokens * (q_size + 2 * kv_size));
+    attention_.allocate(tokens * q_size);
+    hidden_.allocate(tokens * ffn);
+    // at most 64 MiB of logits at a time; rows of the head may repeat, so they may be more than the tokens
     head_rows_ = std::clamp((16 << 20) / spec_.vocab_size, 8, 256);
-    logits_.resize((size_t)head_rows_ * spec_.vocab_size);
-    normed_.resize(std::max(normed_.size(), (size_t)head_rows_ * hidden));
+    logits_.allocate((size_t)head_rows_ * spec_.vocab_size);
+    const size_t rows = std::max<size_t>(tokens, head_rows_);
+    normed_.allocate(rows * hidden);
+    quant_.allocate(rows, std::max(hidden, q_size));
+    ffn_quant_.allocate(tokens, ffn);
     const size_t max_splits = (limits_.max_model_len + kAttendSplit - 1) / kAttendSplit;
-    slots_.resize(max_num_slots(limits_.num_threads, max_splits) * slot_size(dim));
+    slots_.allocate(max_num_slots(limits_.num_threads, max_splits) * slot_size(dim));
     items_.reserve(tokens * spec_.num_heads + max_num_slots(limits_.num_threads, max_splits));
-    for (int t = 0; t < limits_.num_threads; t++)
-        scratch_.push_back(std::make_unique<ThreadScratch>(spec_.vocab_size, dim));
+    for (int t = 0; t < limits_.num_threads; t++) scratch_.push_back(std::make_unique<ThreadScratch>(spec_, limits_));
     final_norm_ = vector_of("final_norm", hidden);  // last: says that the model is finished
 }
 

@@ -14,15 +14,22 @@ constexpr int kTilesPerItem = 8;
 inline size_t max_num_slots(int num_threads, size_t max_splits) { return (size_t)kSplitPairsPerThread * num_threads * max_splits; }
 inline size_t slot_size(int head_dim) { return (size_t)kMaxAttendRows * (head_dim + 2); }
 
+// Up to so many rows every thread prepares the whole input of a product for itself, in its own caches: cheaper than
+// handing over halves and waiting for them.
+constexpr int kOwnRows = 32;
+
 struct Model::ThreadScratch {
-    ThreadScratch(int vocab, int head_dim)
-        : sampler(vocab), queries(kTilesPerItem * (size_t)kMaxAttendRows * head_dim), part(slot_size(head_dim)),
-          totals(kTilesPerItem * slot_size(head_dim)) {}
+    ThreadScratch(const ModelSpec& spec, const Limits& limits);
     SamplerScratch sampler;
-    std::vector<float> queries;  // (kTilesPerItem, kMaxAttendRows, head_dim)
-    std::vector<float> part;     // one slot
-    std::vector<float> totals;   // (kTilesPerItem,) slots
+    Buffer<float> queries;  // (kTilesPerItem, kMaxAttendRows, head_dim)
+    Buffer<float> part;     // one slot
+    Buffer<float> totals;   // (kTilesPerItem,) slots
     int begin[kTilesPerItem][kMaxAttendRows], end[kTilesPerItem][kMaxAttendRows];
+    uint64_t stage = 0;     // whose input rows and quant hold
+    const float* input = nullptr;
+    Buffer<float> rows;     // (kOwnRows, hidden)
+    QuantMemory quant;      // kOwnRows rows
+    Buffer<float> gate_up;  // (T, 2 * kGroup)
 };
 
 inline Partial partial_at(float* slot) { return {slot, slot + kMaxAttendRows, slot + 2 * kMaxAttendRows}; }

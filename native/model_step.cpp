@@ -12,7 +12,6 @@ namespace inferd {
 namespace {
 
 // Handing out a piece costs about 0.2 us; these keep pieces above 1 us and below the time a core is lent to others.
-constexpr int kPartValues = 4096;         // activations to quantize
 constexpr int kTokensPerWrite = 16;       // tokens of one cache line of K
 constexpr double kPieceBytes = 64 << 10;  // weights of a product, ...
 constexpr double kRowsPerRead = 8;        // ... where this many rows take as long as reading them
@@ -28,25 +27,21 @@ QuantRows tile_part(const QuantRows& all, int tile, int k_begin, int k_size) {
 
 }  // namespace
 
-uint16_t* Model::block_at(int layer, int block) const {
-    return kv_ + ((ptrdiff_t)layer * limits_.num_blocks + block) * block_stride_;
-}
-
-// The quantized form of num_rows rows of k values in the shared scratch.
-QuantRows Model::quant_view(int num_rows, int k) {
-    return make_quant_rows(num_rows, k, quant_values_.data(), quant_scales_.data(), quant_sums_.data());
+uint8_t* Model::block_at(int layer, int block) const {
+    return kv_memory_.data() + ((ptrdiff_t)layer * limits_.num_blocks + block) * block_bytes_;
 }
 
 void Model::step(const Batch& batch, const StepOutput& out) {
     std::unique_lock lock(running_, std::try_to_lock);
     if (!lock) throw std::runtime_error("step: another step of this model is running");
+    const StageClock::Step clock(batch.token_ids.size());
     check(batch, out);
     plan_tokens(batch);
     plan_attention(batch);
     copy_blocks(batch);
+    StageClock::enter("embed");
     embed(batch);
     for (int i = 0; i < (int)layers_.size(); i++) run_layer(i, batch);
-    if (spec_.post_norms) finish_rows(layers_.back().post_ffn_norm);
     run_head(batch, out);
 }
 
@@ -60,182 +55,228 @@ void Model::plan_tokens(const Batch& batch) {
 }
 
 void Model::copy_blocks(const Batch& batch) {
-    const size_t bytes = sizeof(uint16_t) * (size_t)block_stride_;
     for (size_t i = 0; i < batch.block_copies.size(); i += 2)
         for (int layer = 0; layer < (int)spec_.layers.size(); layer++)
-            std::memcpy(block_at(layer, batch.block_copies[i + 1]), block_at(layer, batch.block_copies[i]), bytes);
+            std::memcpy(block_at(layer, batch.block_copies[i + 1]), block_at(layer, batch.block_copies[i]), block_bytes_);
 }
 
 void Model::embed(const Batch& batch) {
     const int hidden = spec_.hidden_size;
-    pool_.each(num_tiles(num_tokens_), [&](int, int tile) {
-        for (int t = tile_start(num_tokens_, tile); t < tile_start(num_tokens_, tile + 1); t++) {
-            float* row = x_.data() + (size_t)t * hidden;
-            dequantize_row(embedding_type_, embedding_ + batch.token_ids[t] * embedding_row_bytes_, hidden, row);
-            if (spec_.embedding_scale != 1) kernels_.scale(row, spec_.embedding_scale, hidden);
-        }
+    pool_.each(num_tokens_, [&](int, int t) {
+        float* row = x_.data() + (size_t)t * hidden;
+        dequantize_row(embedding_type_, embedding_ + batch.token_ids[t] * embedding_row_bytes_, hidden, row);
+        if (spec_.embedding_scale != 1) kernels_.scale(row, spec_.embedding_scale, hidden);
     });
 }
 
 void Model::run_layer(int index, const Batch& batch) {
     const Layer& layer = layers_[index];
-    const int hidden = spec_.hidden_size, ffn = spec_.ffn_size, q_size = spec_.num_heads * spec_.head_dim;
+    const int hidden = spec_.hidden_size, q_size = spec_.num_heads * spec_.head_dim, num_rows = num_tokens_;
     const ptrdiff_t ld_qkv = q_size + 2 * spec_.num_kv_heads * spec_.head_dim;
-    const QuantRows quant_hidden = quant_view(num_tokens_, hidden);
-    const QuantRows quant_q = quant_view(num_tokens_, q_size);
-    const QuantRows quant_ffn = quant_view(num_tokens_, ffn);
-    float* block_out = spec_.post_norms ? block_out_.data() : x_.data();
     const bool accumulate = !spec_.post_norms;
-
-    prepare_input(index > 0 ? layers_[index - 1].post_ffn_norm : nullptr, layer.attn_norm, layer.qkv.needs_quant);
-    linear(layer.qkv, normed_.data(), hidden, quant_hidden, qkv_.data(), ld_qkv, false);
-    write_kv(index, batch);
+    float* block_out = spec_.post_norms ? block_out_.data() : x_.data();
+    auto normed = [&](const float* post_norm, const float* norm) {
+        return [=, this](int begin, int end, float* out, bool keep) {
+            return normed_rows(post_norm, norm, begin, end, out, keep);
+        };
+    };
+    StageClock::enter("qkv");
+    const float* post_ffn_norm = index > 0 ? layers_[index - 1].post_ffn_norm : nullptr;
+    multiply(layer.qkv, num_rows, normed(post_ffn_norm, layer.attn_norm), qkv_.data(), ld_qkv, false);
+    if (spec_.post_norms && index > 0) std::swap(x_, next_x_);
+    StageClock::enter("write_kv");
+    if (writes_first_) write_kv(index, batch);
+    StageClock::enter("attend");
     attend_items(index, batch);
-    if (layer.o.needs_quant)
-        each_part(num_tokens_, q_size, [&](int tile, int begin, int size) {
-            const float* x = attention_.data() + (size_t)tile_start(num_tokens_, tile) * q_size + begin;
-            const QuantRows part = tile_part(quant_q, tile, begin, size);
-            kernels_.quantize_rows(x, q_size, 0, part.num_rows, part);
-        });
-    linear(layer.o, attention_.data(), q_size, quant_q, block_out, hidden, accumulate);
-    prepare_input(layer.post_attn_norm, layer.ffn_norm, layer.gate_up.needs_quant);
-    linear(layer.gate_up, normed_.data(), hidden, quant_hidden, gate_up_.data(), 2 * ffn, false);
-    each_part(num_tokens_, ffn, [&](int tile, int begin, int size) {
-        const int first = tile_start(num_tokens_, tile);
-        const QuantRows part = tile_part(quant_ffn, tile, begin, size);
-        for (int t = first; t < first + part.num_rows; t++) {
-            const float* gate = gate_up_.data() + (size_t)t * 2 * ffn + begin;
-            kernels_.gated(spec_.activation, gate, gate + ffn, size, hidden_.data() + (size_t)t * ffn + begin);
-        }
-        if (layer.down.needs_quant)
-            kernels_.quantize_rows(hidden_.data() + (size_t)first * ffn + begin, ffn, 0, part.num_rows, part);
-    });
-    linear(layer.down, hidden_.data(), ffn, quant_ffn, block_out, hidden, accumulate);
-}
-
-// f(tile, first column, number of columns) over all columns of all row tiles, on all threads where that pays.
-template <class F>
-void Model::each_part(int num_rows, int num_cols, F f) {
-    const int tiles = num_tiles(num_rows), rows = (num_rows + tiles - 1) / tiles;
-    const int wanted = (kPartValues / rows + kGroup - 1) / kGroup * kGroup;
-    const int size = std::min(num_cols, wanted), parts = (num_cols + size - 1) / size;
-    pool_.each(tiles * parts, [&](int, int i) {
-        const int begin = i % parts * size;
-        f(i / parts, begin, std::min(size, num_cols - begin));
-    });
-}
-
-// x += post_norm(block output), one row
-void Model::finish_row(const float* post_norm, int row) {
-    const int hidden = spec_.hidden_size;
-    float* block = block_out_.data() + (size_t)row * hidden;
-    kernels_.rms_norm(block, post_norm, spec_.norm_eps, hidden, block);
-    kernels_.add(x_.data() + (size_t)row * hidden, block, hidden);
-}
-
-void Model::finish_rows(const float* post_norm) {
-    pool_.each(num_tiles(num_tokens_), [&](int, int tile) {
-        for (int t = tile_start(num_tokens_, tile); t < tile_start(num_tokens_, tile + 1); t++) finish_row(post_norm, t);
-    });
-}
-
-// Ends the block before (models with post norms), then norm and quantization of x_ for the next product.
-void Model::prepare_input(const float* post_norm, const float* norm, bool needs_quant) {
-    const int hidden = spec_.hidden_size;
-    const QuantRows quant = quant_view(num_tokens_, hidden);
-    pool_.each(num_tiles(num_tokens_), [&](int, int tile) {
-        const int begin = tile_start(num_tokens_, tile), end = tile_start(num_tokens_, tile + 1);
-        for (int t = begin; t < end; t++) {
-            if (post_norm) finish_row(post_norm, t);
-            const size_t at = (size_t)t * hidden;
-            kernels_.rms_norm(x_.data() + at, norm, spec_.norm_eps, hidden, normed_.data() + at);
-        }
-        if (needs_quant)
-            kernels_.quantize_rows(normed_.data() + (size_t)begin * hidden, hidden, 0, end - begin,
-                                   tile_part(quant, tile, 0, hidden));
-    });
-}
-
-// Pieces are runs of panels over the columns of all parts.
-void Model::linear(const Linear& linear, const float* x, ptrdiff_t ldx, const QuantRows& quant, float* out,
-                   ptrdiff_t ldout, bool accumulate) {
-    const int num_rows = quant.num_rows;
-    const double work = (double)linear.num_bytes * (1 + num_rows / kRowsPerRead);
-    const int wanted = (int)std::min(work / kPieceBytes, (double)linear.num_panels);
-    const int pieces = std::clamp(wanted, std::min(pool_.num_threads(), linear.num_panels), linear.num_panels);
+    StageClock::enter("o");
+    multiply(layer.o, num_rows, [&](int, int, float*, bool) { return attention_.data(); }, block_out, hidden, accumulate);
+    StageClock::enter("gate_up");
+    each_piece((spec_.ffn_size + kGroup - 1) / kGroup, num_rows, layer.gate_up, normed(layer.post_attn_norm, layer.ffn_norm),
+               [&](int thread, int group, const Input& in) {
+                   gate_up_group(layer, in, group, scratch_[thread]->gate_up.data());
+               });
+    if (spec_.post_norms) std::swap(x_, next_x_);
+    StageClock::enter("down");
+    const Input down{hidden_.data(), ffn_quant_.view(num_rows, spec_.ffn_size)};
+    const int pieces = num_pieces(layer.down, num_rows);
     pool_.each(pieces, [&](int, int piece) {
+        const int from = layer.down.num_panels * piece / pieces, to = layer.down.num_panels * (piece + 1) / pieces;
+        multiply_part(*layer.down.parts[0], down, from, to, block_out, hidden, accumulate);
+    });
+}
+
+// f(thread, piece, input) for every piece of a product. rows(begin, end, out, keep) makes rows [begin, end) of the input
+// in `out`, (num_rows, k), or anywhere, and returns where row 0 is; what it must change once, it changes when `keep` is set.
+template <class Rows, class F>
+void Model::each_piece(int num_pieces, int num_rows, const Linear& linear, Rows rows, F f) {
+    const int k = linear.parts[0]->packed.k;
+    stage_++;
+    auto prepare = [&](Input& in, int tile, float* out, bool keep) {
+        const int begin = tile_start(num_rows, tile), end = tile_start(num_rows, tile + 1);
+        in.x = rows(begin, end, out, keep);
+        if (linear.needs_quant)
+            kernels_.quantize_rows(in.x + (size_t)begin * k, k, 0, end - begin, tile_part(in.quant, tile, 0, k));
+    };
+    if (num_rows <= kOwnRows) {
+        pool_.each(num_pieces, [&](int thread, int piece) {
+            ThreadScratch& own = *scratch_[thread];
+            Input in{own.input, own.quant.view(num_rows, k)};
+            if (own.stage != stage_ || piece == 0)
+                for (int tile = 0; tile < num_tiles(num_rows); tile++) prepare(in, tile, own.rows.data(), piece == 0);
+            own.stage = stage_;
+            own.input = in.x;
+            f(thread, piece, in);
+        });
+        return;
+    }
+    const Input in{rows(0, 0, normed_.data(), false), quant_.view(num_rows, k)};
+    const char* product = StageClock::enter("prepare");
+    pool_.each(num_tiles(num_rows), [&](int, int tile) {
+        Input part = in;
+        prepare(part, tile, normed_.data(), true);
+    });
+    StageClock::enter(product);
+    pool_.each(num_pieces, [&](int thread, int piece) { f(thread, piece, in); });
+}
+
+// Products are cut into about this many pieces, a multiple of the threads where there are panels enough.
+int Model::num_pieces(const Linear& linear, int num_rows) const {
+    const int threads = pool_.num_threads();
+    const double work = (double)linear.num_bytes * (1 + num_rows / kRowsPerRead) / kPieceBytes;
+    const int wanted = (int)std::min(work, (double)linear.num_panels);
+    return std::min((wanted + threads - 1) / threads * threads + (wanted == 0) * threads, linear.num_panels);
+}
+
+// out (num_rows, columns of all parts) (+)= input times the linear's weights. Pieces are runs of panels over all parts.
+template <class Rows>
+void Model::multiply(const Linear& linear, int num_rows, Rows rows, float* out, ptrdiff_t ldout, bool accumulate) {
+    const int pieces = num_pieces(linear, num_rows);
+    each_piece(pieces, num_rows, linear, rows, [&](int, int piece, const Input& in) {
         const int from = (int)((int64_t)linear.num_panels * piece / pieces);
         const int to = (int)((int64_t)linear.num_panels * (piece + 1) / pieces);
         int at = 0;
         float* columns = out;
         for (const Matrix* part : linear.parts) {
-            const PackedMatrix& w = part->packed;
-            const int begin = std::clamp(from - at, 0, w.num_panels), end = std::clamp(to - at, 0, w.num_panels);
-            if (begin < end && part->is_float)
-                kernels_.gemm_float(w, x, ldx, num_rows, begin, end, columns, ldout, accumulate);
-            else if (begin < end)
-                kernels_.gemm_quant(w, quant, begin, end, columns, ldout, accumulate);
-            at += w.num_panels;
-            columns += w.n;
+            const int panels = part->packed.num_panels;
+            const int begin = std::clamp(from - at, 0, panels), end = std::clamp(to - at, 0, panels);
+            if (begin < end) multiply_part(*part, in, begin, end, columns, ldout, accumulate);
+            at += panels;
+            columns += part->packed.n;
         }
     });
 }
 
-// Bias, head norms and RoPE on q and k, then K and V go into the cache.
+void Model::multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
+                          bool accumulate) {
+    if (matrix.is_float)
+        kernels_.gemm_float(matrix.packed, in.x, in.quant.k, in.quant.num_rows, begin, end, out, ldout, accumulate);
+    else
+        kernels_.gemm_quant(matrix.packed, in.quant, begin, end, out, ldout, accumulate);
+}
+
+// One group of kGroup columns of the gated hidden state, ready for the down product. gate_up: scratch, (rows, 2 kGroup).
+void Model::gate_up_group(const Layer& layer, const Input& in, int group, float* gate_up) {
+    const int ffn = spec_.ffn_size, first = group * kGroup, size = std::min(kGroup, ffn - first);
+    const int num_rows = in.quant.num_rows;
+    constexpr ptrdiff_t ld = 2 * kGroup;
+    for (int half = 0; half < 2; half++) {
+        Matrix columns = *layer.gate_up.parts[half];
+        columns.packed.data += first / kPanelColumns * columns.packed.panel_bytes;
+        columns.packed.n = size;
+        columns.packed.num_panels = size / kPanelColumns;
+        multiply_part(columns, in, 0, columns.packed.num_panels, gate_up + half * kGroup, ld, false);
+    }
+    const bool quantize = layer.down.needs_quant;
+    const QuantRows quant = ffn_quant_.view(num_rows, ffn);
+    for (int tile = 0; tile < num_tiles(num_rows); tile++) {
+        const int begin = tile_start(num_rows, tile), end = tile_start(num_rows, tile + 1);
+        for (int t = begin; t < end; t++) {
+            float* gate = gate_up + t * ld;
+            float* to = quantize ? gate : hidden_.data() + (size_t)t * ffn + first;
+            kernels_.gated(spec_.activation, gate, gate + kGroup, size, to);
+        }
+        const QuantRows part = tile_part(quant, tile, first, size);
+        if (quantize) kernels_.quantize_rows(gate_up + begin * ld, ld, 0, end - begin, part);
+    }
+}
+
+// Row `row` of the residual stream after the block before, whose output models with post norms have yet to add.
+void Model::residual_row(const float* post_norm, int row, float* out) const {
+    const size_t hidden = spec_.hidden_size, at = row * hidden;
+    kernels_.rms_norm(block_out_.data() + at, post_norm, spec_.norm_eps, (int)hidden, out);
+    kernels_.add(out, x_.data() + at, (int)hidden);
+}
+
+// Rows [begin, end) of the next product's input. keep: the residual stream goes into next_x_.
+const float* Model::normed_rows(const float* post_norm, const float* norm, int begin, int end, float* out, bool keep) {
+    const int hidden = spec_.hidden_size;
+    for (int t = begin; t < end; t++) {
+        float* row = out + (size_t)t * hidden;
+        const float* x = x_.data() + (size_t)t * hidden;
+        if (post_norm) {
+            residual_row(post_norm, t, row);
+            if (keep) std::memcpy(next_x_.data() + (size_t)t * hidden, row, sizeof(float) * hidden);
+            x = row;
+        }
+        kernels_.rms_norm(x, norm, spec_.norm_eps, hidden, row);
+    }
+    return out;
+}
+
+// K and V of the tokens whose attention items do not write them.
 void Model::write_kv(int index, const Batch& batch) {
-    const int dim = spec_.head_dim, heads = spec_.num_heads, kv_heads = spec_.num_kv_heads, size = limits_.block_size;
-    const ptrdiff_t head_size = (ptrdiff_t)size * dim;
+    const int kv_heads = spec_.num_kv_heads;
+    auto num_new_tokens = [&](int seq) { return batch.query_starts[seq + 1] - batch.query_starts[seq]; };
     pool_.each((num_tokens_ + kTokensPerWrite - 1) / kTokensPerWrite, [&](int, int piece) {
         const int end = std::min(num_tokens_, (piece + 1) * kTokensPerWrite);
-        for (int t = piece * kTokensPerWrite; t < end; t++) {
-            float* q = qkv_.data() + (ptrdiff_t)t * (heads + 2 * kv_heads) * dim;
-            rotate(index, position_[t], q);
-            const int position = position_[t];
-            const int block = batch.block_tables[(size_t)seq_of_[t] * batch.max_num_blocks + position / size];
-            uint16_t* data = block_at(index, block);
-            const float *k = q + heads * dim, *v = k + kv_heads * dim;
-            for (int h = 0; h < kv_heads; h++)
-                kernels_.store_kv(k + h * dim, v + h * dim, dim, position % size, data + h * head_size,
-                                  data + (kv_heads + h) * head_size);
-        }
+        for (int t = piece * kTokensPerWrite; t < end; t++)
+            for (int h = 0; h < kv_heads && !item_writes(num_new_tokens(seq_of_[t])); h++)
+                write_token(index, t, h, batch);
     });
 }
 
-// One token's q, k and v as the product left them: q and k as attention wants them, v with its bias.
-void Model::rotate(int index, int position, float* qkv) {
+// Bias, norm and RoPE on K, bias on V, of one token and one kv head; then into the cache.
+void Model::write_token(int index, int token, int kv_head, const Batch& batch) {
     const Layer& layer = layers_[index];
-    const int dim = spec_.head_dim, heads = spec_.num_heads, kv_heads = spec_.num_kv_heads;
-    const int rope_index = spec_.layers[index].rope, half = spec_.ropes[rope_index].dims / 2;
-    if (spec_.qkv_bias) {
-        kernels_.add(qkv, layer.q_bias, heads * dim);
-        kernels_.add(qkv + heads * dim, layer.k_bias, kv_heads * dim);
-        kernels_.add(qkv + (heads + kv_heads) * dim, layer.v_bias, kv_heads * dim);
-    }
-    const float* cosine = cosines_[rope_index].data() + (size_t)position * half;
-    const float* sine = sines_[rope_index].data() + (size_t)position * half;
-    for (int h = 0; h < heads + kv_heads; h++) {
-        float* head = qkv + h * dim;
-        if (spec_.qk_norm) kernels_.rms_norm(head, h < heads ? layer.q_norm : layer.k_norm, spec_.norm_eps, dim, head);
-        kernels_.rope(head, cosine, sine, half);
-    }
+    const int dim = spec_.head_dim, heads = spec_.num_heads, kv_heads = spec_.num_kv_heads, size = limits_.block_size;
+    const int position = position_[token];
+    const ptrdiff_t at = (ptrdiff_t)kv_head * dim;
+    float* k = qkv_.data() + (ptrdiff_t)token * (heads + 2 * kv_heads) * dim + heads * dim + at;
+    float* v = k + kv_heads * dim;
+    rotate(index, position, spec_.qkv_bias ? layer.k_bias + at : nullptr, layer.k_norm, k);
+    if (spec_.qkv_bias) kernels_.add(v, layer.v_bias + at, dim);
+    uint8_t* data = block_at(index, batch.block_tables[(size_t)seq_of_[token] * batch.max_num_blocks + position / size]);
+    kv_kernels_.store(k, v, dim, size, position % size, data + kv_head * kv_head_bytes_,
+                      data + (kv_heads + kv_head) * kv_head_bytes_);
+}
+
+// One head of q or k as the product left it: bias, norm (nullptr: none) and RoPE.
+void Model::rotate(int index, int position, const float* bias, const float* norm, float* head) const {
+    const int dim = spec_.head_dim, rope = spec_.layers[index].rope, half = spec_.ropes[rope].dims / 2;
+    if (bias) kernels_.add(head, bias, dim);
+    if (norm) kernels_.rms_norm(head, norm, spec_.norm_eps, dim, head);
+    const size_t at = (size_t)position * half;
+    kernels_.rope(head, cosines_[rope].data() + at, sines_[rope].data() + at, half);
 }
 
 // Final norm, logits and sampling of the asked rows, head_rows_ at a time.
 void Model::run_head(const Batch& batch, const StepOutput& out) {
     const int hidden = spec_.hidden_size, num_rows = (int)batch.logit_rows.size();
+    const float* post_norm = spec_.post_norms ? layers_.back().post_ffn_norm : nullptr;
     for (int first = 0; first < num_rows; first += head_rows_) {
         const int count = std::min(head_rows_, num_rows - first);
-        const QuantRows quant = quant_view(count, hidden);
-        pool_.each(num_tiles(count), [&](int, int tile) {
-            const int begin = tile_start(count, tile), end = tile_start(count, tile + 1);
-            for (int r = begin; r < end; r++)
-                kernels_.rms_norm(x_.data() + (size_t)batch.logit_rows[first + r] * hidden, final_norm_, spec_.norm_eps,
-                                  hidden, normed_.data() + (size_t)r * hidden);
-            if (head_.needs_quant)
-                kernels_.quantize_rows(normed_.data() + (size_t)begin * hidden, hidden, 0, end - begin,
-                                       tile_part(quant, tile, 0, hidden));
-        });
-        linear(head_, normed_.data(), hidden, quant, logits_.data(), spec_.vocab_size, false);
+        auto normed = [&](int begin, int end, float* rows, bool) {
+            for (int r = begin; r < end; r++) {
+                const int t = batch.logit_rows[first + r];
+                float* row = rows + (size_t)r * hidden;
+                if (post_norm) residual_row(post_norm, t, row);
+                kernels_.rms_norm(post_norm ? row : x_.data() + (size_t)t * hidden, final_norm_, spec_.norm_eps, hidden, row);
+            }
+            return (const float*)rows;
+        };
+        StageClock::enter("head");
+        multiply(head_, count, normed, logits_.data(), spec_.vocab_size, false);
+        StageClock::enter("sample");
         pool_.each(count, [&](int thread, int r) { sample(thread, r, first + r, batch, out); });
     }
 }

@@ -47,20 +47,16 @@ static void rope(float* head, const float* cosine, const float* sine, int half) 
     }
 }
 
-static inline uint16_t to_bf16(float x) {
-    uint32_t bits = __builtin_bit_cast(uint32_t, x);
-    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)((bits >> 16) | 0x40);  // NaN stays NaN
-    return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1)) >> 16);
-}
-
-static void store_kv(const float* k, const float* v, int head_dim, int slot, uint16_t* k_head, uint16_t* v_head) {
-    uint16_t* k_lane = k_head + (ptrdiff_t)(slot / 16) * head_dim * 16 + slot % 16 * 2;
-    for (int d = 0; d < head_dim; d += 2) {
-        uint32_t pair = to_bf16(k[d]) | (uint32_t)to_bf16(k[d + 1]) << 16;
-        __builtin_memcpy(k_lane + d * 16, &pair, 4);
+static void store_kv(const float* k, const float* v, int head_dim, int, int slot, uint8_t* k_head, uint8_t* v_head) {
+    uint16_t halves[16];
+    uint16_t* k_lane = (uint16_t*)k_head + (ptrdiff_t)(slot / 16) * head_dim * 16 + slot % 16 * 2;
+    uint16_t* v_lane = (uint16_t*)v_head + (ptrdiff_t)(slot / 2) * head_dim * 2 + slot % 2;
+    for (int d = 0; d < head_dim; d += 16, k_lane += 256, v_lane += 32) {
+        store_bf16(halves, plain_nan(load(k + d)));
+        for (int i = 0; i < 16; i += 2) __builtin_memcpy(k_lane + i * 16, halves + i, 4);
+        store_bf16(halves, plain_nan(load(v + d)));
+        for (int i = 0; i < 16; i++) v_lane[2 * i] = halves[i];
     }
-    uint16_t* v_lane = v_head + (ptrdiff_t)(slot / 2) * head_dim * 2 + slot % 2;
-    for (int d = 0; d < head_dim; d++) v_lane[2 * d] = to_bf16(v[d]);
 }
 
 static void soft_cap_all(float* x, float cap, int n) {

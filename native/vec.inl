@@ -56,6 +56,11 @@ static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
     odd = {_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xFFFF0000u)))};
 }
 static inline V16 abs(V16 a) { return {_mm512_abs_ps(a.v)}; }
+// every NaN becomes the one whose low 16 bits are 0
+static inline V16 plain_nan(V16 a) {
+    const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
+    return {_mm512_mask_mov_ps(a.v, _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), nan)};
+}
 // inf and NaN become 0
 static inline V16 finite_or_zero(V16 a) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_sub_ps(a.v, a.v), _mm512_setzero_ps(), _CMP_EQ_OQ), a.v)};
@@ -141,6 +146,11 @@ static inline V16 store_bf16_positive(uint16_t* p, V16 a) {
     _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(packed, 0xD8));
     return {_mm256_castsi256_ps(_mm256_and_si256(lo, high)), _mm256_castsi256_ps(_mm256_and_si256(hi, high))};
 }
+static inline V16 plain_nan(V16 a) {
+    const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000));
+    return {_mm256_blendv_ps(a.lo, nan, _mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q)),
+            _mm256_blendv_ps(a.hi, nan, _mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q))};
+}
 static inline V16 abs(V16 a) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
@@ -215,6 +225,7 @@ static inline void load_bf16_pairs(const uint16_t* p, V16& even, V16& odd) {
         odd.v[i] = bits_to_float((uint32_t)p[2 * i + 1] << 16);
     }
 }
+static inline V16 plain_nan(const V16& a) { INFERD_EACH(a.v[i] != a.v[i] ? bits_to_float(0x7FC00000u) : a.v[i]); }
 static inline V16 abs(const V16& a) { INFERD_EACH(__builtin_fabsf(a.v[i])); }
 static inline V16 finite_or_zero(const V16& a) { INFERD_EACH(a.v[i] - a.v[i] == 0 ? a.v[i] : 0.0f); }
 static inline int32_t store_bytes(const V16& a, int8_t* out) {

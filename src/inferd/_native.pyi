@@ -41,6 +41,7 @@ class Limits:
         max_num_seqs: int,
         max_model_len: int,
         num_threads: int,
+        kv_type: int,
     ) -> None: ...
 
 class SentencePiece:

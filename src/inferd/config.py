@@ -26,7 +26,7 @@ class EngineConfig:
     kv_cache_memory: int | None = None  # bytes; auto: room for max_num_seqs typical requests within free memory
     block_size: int = 32  # tokens; a multiple of 16
     enable_prefix_caching: bool = True
-    kv_cache_dtype: Literal["auto", "bf16"] = "auto"
+    kv_cache_dtype: Literal["auto", "bf16", "int8"] = "auto"  # auto: bf16; int8 takes about half the memory
     executor: ExecutorName = "native"
     num_threads: int | None = None  # auto: the cores this process may use
     seed: int = 0  # for requests without a seed of their own
@@ -44,8 +44,11 @@ class EngineConfig:
         _require(memory is None or memory > 0, "kv_cache_memory", memory, "above 0 bytes")
         ok = self.block_size % 16 == 0 and 16 <= self.block_size <= 256
         _require(ok, "block_size", self.block_size, "a multiple of 16 from 16 to 256")
-        _require(self.kv_cache_dtype in ("auto", "bf16"), "kv_cache_dtype", self.kv_cache_dtype, '"auto" or "bf16"')
+        dtype = self.kv_cache_dtype
+        _require(dtype in ("auto", "bf16", "int8"), "kv_cache_dtype", dtype, '"auto", "bf16" or "int8"')
         _require(self.executor in ("native", "reference"), "executor", self.executor, '"native" or "reference"')
+        ok = dtype != "int8" or self.executor == "native"
+        _require(ok, "kv_cache_dtype", dtype, '"auto" or "bf16" with executor "reference"')
         threads = self.num_threads
         _require(threads is None or 1 <= threads <= 256, "num_threads", threads, "from 1 to 256")
         kind = self.speculative
@@ -57,6 +60,10 @@ class EngineConfig:
     @property
     def resolved_num_threads(self) -> int:
         return self.num_threads or len(os.sched_getaffinity(0))
+
+    @property
+    def resolved_kv_cache_dtype(self) -> Literal["bf16", "int8"]:
+        return "bf16" if self.kv_cache_dtype == "auto" else self.kv_cache_dtype
 
     @property
     def resolved_token_budget(self) -> int:

@@ -68,15 +68,27 @@ def assert_same(a, b):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_kv_cache_is_close_to_the_reference(family):
+    checkpoint = tiny_checkpoint(family)
+    step = prefill(tokens(100, checkpoint.spec.vocab_size), [5, 3, 9, 1, 0, 2, 7])
+    want = ReferenceExecutor(checkpoint, **LIMITS).logits(step)
+    got = native(checkpoint, kv_cache_dtype="int8").logits(step)
+    p, q = log_softmax(want), log_softmax(got)
+    assert (np.exp(p) * (p - q)).sum(-1).mean() < 1e-4
+    assert not np.array_equal(got, native(checkpoint).logits(step))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
 @pytest.mark.parametrize("kind", [TensorType.F32, TensorType.Q4_1, TensorType.Q8_0], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
-def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(family, kind):
+def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(family, kind, dtype):
     checkpoint = tiny_checkpoint(family, kind=kind)
     vocab = checkpoint.spec.vocab_size
     prompt, other = tokens(90, vocab, 1), tokens(41, vocab, 2)
-    alone = native(checkpoint, num_threads=1).logits(prefill(prompt, range(6)))
+    alone = native(checkpoint, num_threads=1, kv_cache_dtype=dtype).logits(prefill(prompt, range(6)))
 
-    chunked = native(checkpoint)
+    chunked = native(checkpoint, kv_cache_dtype=dtype)
     done, pieces = 0, []
     for size in (1, 7, 16, 33, 2, 31):
         table = [40, 11, 12, 13, 14, 15]
@@ -84,17 +96,19 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(family, kind):
         done += size
     assert np.array_equal(np.concatenate(pieces), alone)
 
-    crowd = native(checkpoint)
+    crowd = native(checkpoint, kv_cache_dtype=dtype)
     sequences = [(other, 0, range(20, 24)), (prompt, 0, range(6)), (other[:5], 0, range(30, 31))]
     rows = range(len(other), len(other) + len(prompt))
     assert np.array_equal(crowd.logits(batch(sequences, logit_rows=rows)), alone)
 
 
-def test_decode_after_long_context_does_not_depend_on_how_work_is_split():
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_decode_after_long_context_does_not_depend_on_how_work_is_split(dtype):
     """One sequence alone is cut into splits over the threads; in a crowd it is not. The bits are the same."""
     checkpoint = tiny_checkpoint("llama")
     vocab, length = checkpoint.spec.vocab_size, 700
     options = {"num_blocks": 512, "max_model_len": 1024, "max_num_batched_tokens": 1024, "max_num_seqs": 64}
+    options["kv_cache_dtype"] = dtype
     prompt = tokens(length, vocab)
     alone, crowd = native(checkpoint, **options), native(checkpoint, **options)
     table = list(range(50))

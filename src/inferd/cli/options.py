@@ -55,6 +55,7 @@ _ENGINE_OPTIONS = (
     _engine("--max-model-len", "Longest prompt and output together; default: the model's.", type=int, metavar="TOKENS"),
     _engine("--max-num-batched-tokens", "Token budget of one step; default: 512.", type=int, metavar="TOKENS"),
     _engine("--kv-cache-memory", "Memory of the KV cache, as in 2GiB; default: by free memory.", type=ByteSize()),
+    _engine("--kv-cache-dtype", "int8 halves the KV cache.", type=click.Choice(("auto", "bf16", "int8"))),
     _engine("--num-threads", "Threads of the kernels; default: every usable core.", type=int, metavar="N"),
     _engine("--enable-prefix-caching/--no-enable-prefix-caching", "Reuse the KV blocks of equal prefixes."),
     _engine("--speculative", "Guess tokens ahead: faster, same output.", type=click.Choice(("off", "ngram"))),

@@ -73,6 +73,7 @@ def build_executor(
         max_num_seqs=config.max_num_seqs,
         max_model_len=max_model_len,
         num_threads=config.resolved_num_threads,
+        kv_cache_dtype=config.resolved_kv_cache_dtype,
         progress=progress,
     )
     return native, max_model_len

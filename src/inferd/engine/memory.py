@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from inferd.config import EngineConfig
 from inferd.errors import ConfigError
@@ -12,12 +13,13 @@ from inferd.models.spec import DecoderSpec
 _TYPICAL_TOKENS = 2048  # room that "auto" gives each of max_num_seqs sequences
 _SHARE_OF_FREE_MEMORY = 0.5
 _MAX_AUTO_BYTES = 4 * 2**30
-_KV_VALUE_BYTES = 2  # bf16
+_SCALE_BYTES = 4  # of the int8 cache: one for K and one for V of each token and head
 
 
-def kv_bytes_per_token(spec: DecoderSpec) -> int:
-    """K and V of every layer."""
-    return 2 * spec.num_layers * spec.kv_size * _KV_VALUE_BYTES
+def kv_bytes_per_token(spec: DecoderSpec, dtype: Literal["bf16", "int8"] = "bf16") -> int:
+    """K and V of every layer, with their scales."""
+    head_bytes = 2 * spec.head_dim if dtype == "bf16" else spec.head_dim + _SCALE_BYTES
+    return 2 * spec.num_layers * spec.num_kv_heads * head_bytes
 
 
 def available_memory() -> int:
@@ -41,7 +43,7 @@ def _read(path: str) -> str:
 
 def size_kv_cache(spec: DecoderSpec, config: EngineConfig) -> tuple[int, int]:
     """(number of blocks, max_model_len). Raises ConfigError when what was asked for cannot hold one sequence."""
-    block_bytes = kv_bytes_per_token(spec) * config.block_size
+    block_bytes = kv_bytes_per_token(spec, config.resolved_kv_cache_dtype) * config.block_size
     limit = config.max_model_len or spec.max_position
     wanted_blocks = -(-limit // config.block_size)
     if config.kv_cache_memory is not None:

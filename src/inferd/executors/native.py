@@ -18,6 +18,7 @@ from inferd.models.spec import DecoderSpec
 from inferd.quantization.formats import dequantize_weight
 
 _ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
+_KV_TYPES = {"bf16": 0, "int8": 1}
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down", "head", "embed")
 
 Progress = Callable[[int, int], None]
@@ -40,7 +41,8 @@ class NativeExecutor:
 
     Raises UnsupportedModelError when a size does not fit the kernels, MemoryError when weights, KV cache and scratch do
     not fit the machine. A batch that breaks the contract raises ValueError naming the field, and changes nothing.
-    progress(done_bytes, total_bytes) is called while weights are packed.
+    progress(done_bytes, total_bytes) is called while weights are packed. kv_cache_dtype: "bf16" or "int8", the latter
+    with one scale per token and head.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class NativeExecutor:
         max_num_seqs: int,
         max_model_len: int,
         num_threads: int,
+        kv_cache_dtype: str = "bf16",
         progress: Progress | None = None,
     ) -> None:
         cpu_info()
@@ -61,7 +64,13 @@ class NativeExecutor:
         self._block_size = block_size
         self._max_num_batched_tokens = max_num_batched_tokens
         limits = _native.Limits(
-            num_blocks, block_size, max_num_batched_tokens, max_num_seqs, max_model_len, num_threads
+            num_blocks,
+            block_size,
+            max_num_batched_tokens,
+            max_num_seqs,
+            max_model_len,
+            num_threads,
+            _KV_TYPES[kv_cache_dtype],
         )
         try:
             self._model: Any = _native.Model(_native_spec(checkpoint.spec), limits)

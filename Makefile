@@ -17,11 +17,12 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*.cpp native/*.h nati
 INSTALLED := $(VENV)/.installed
 DEVELOP := $(VENV)/.develop
 ORACLE := .venv-oracle/.installed
+WEB := $(VENV)/.web
 
-serve: $(INSTALLED)
+serve: $(INSTALLED) $(WEB)
 	exec $(BIN)/inferd serve $(ARGS)
 
-test: $(DEVELOP)
+test: $(DEVELOP) $(WEB)
 	$(BIN)/python -m pytest -m "not oracle and not slow" $(ARGS)
 
 check: $(DEVELOP)
@@ -39,6 +40,7 @@ bench-peers: $(DEVELOP)
 
 docs: $(DEVELOP)
 	$(BIN)/python tools/reference_docs.py
+	$(BIN)/python tools/planner_docs.py
 
 test-oracle: $(ORACLE)
 	.venv-oracle/bin/python -m pytest -m oracle $(ARGS)
@@ -66,6 +68,10 @@ $(DEVELOP): $(INSTALLED) pyproject.toml tools/extras.py
 	$(PIP) -r $(VENV)/extras.txt
 	touch $@
 	echo "installed the tools of development in $$((SECONDS - begin)) s"
+
+$(WEB): tools/build_web.sh $(wildcard web/*.js* web/index.html web/src/*.* web/src/*/*.*) | $(INSTALLED)
+	tools/build_web.sh
+	touch $@
 
 # torch for the CPU alone is 200 MB, with CUDA several GB: ORACLE_PIP may name an index that has the small one.
 $(ORACLE): $(SOURCES) tools/extras.py

@@ -32,12 +32,25 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def cli_page() -> str:
     parts = [NOTE, "# Command line\n"]
-    for name, command in cli.commands.items():
+    for name, command in _commands(cli, ""):
         parts += [f"## inferd {name}\n", inspect.cleandoc(command.help or "") + "\n"]
+        if isinstance(command, click.Group) and not command.invoke_without_command:
+            continue
         parts.append(f"    inferd {' '.join([name, *_arguments(command)])}\n")
         if options := [_option_row(p) for p in command.params if isinstance(p, click.Option)]:
             parts.append(table(("option", "default", "meaning"), options))
     return "\n".join(parts)
+
+
+def _commands(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:
+    """(full name, command) of a group and of the groups in it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield prefix + name, command
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{prefix}{name} ")
 
 
 def _arguments(command: click.Command) -> Iterator[str]:

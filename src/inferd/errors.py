@@ -9,6 +9,7 @@ InferdError
 │   ├── MalformedFileError       the bytes contradict the format
 │   └── UnsupportedModelError    valid, but an architecture, tensor type or tokenizer we do not run
 ├── TemplateError                a chat template that fails or exceeds its caps (HTTP 400)
+├── eval.data.DataError          a data set or results file that cannot be used; names file, line and field
 ├── OverloadedError              the queue is full; carries the seconds to wait (HTTP 503)
 └── EngineError                  the engine failed; the request was not the cause (HTTP 500)
 """

@@ -159,6 +159,20 @@ class PositionLogprobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTimings:
+    """What the engine measured of one request, over all its sequences: seconds and counts."""
+
+    queue: float  # from its arrival in the engine to its first step
+    prefill: float  # from there to the first token
+    decode: float  # from there to the last token
+    busy: float  # its share of the steps it was in: the time of each, divided by the tokens computed
+    num_prompt_tokens: int
+    num_cached_tokens: int  # of the prompt, from the prefix cache
+    num_output_tokens: int
+    num_preemptions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEvent:
     """What one step adds to one sequence of a request; the last event of a sequence has a finish_reason.
 
@@ -176,6 +190,15 @@ class TokenEvent:
     num_cached_tokens: int = 0  # of the prompt, from the prefix cache
     prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None  # on the first event of index 0, when asked
     error: str | None = None  # with finish_reason "error"
+    timings: RequestTimings | None = None  # on the last event of the request
+
+
+@dataclass(frozen=True, slots=True)
+class BucketCounts:
+    """A histogram as it crosses a boundary. counts: (num_buckets + 1,), the last for values above every bound."""
+
+    counts: tuple[int, ...] = ()
+    sum: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,3 +217,14 @@ class EngineStats:
     num_preemptions: int
     num_drafted_tokens: int = 0  # guesses of speculation that were checked
     num_accepted_tokens: int = 0  # and those that were right
+    num_drafts: int = 0  # rows of guesses: one for each sequence and step that had some
+    accepted_by_position: tuple[int, ...] = ()  # [i]: how often the guess number i + 1 of a row was right
+    busy_seconds: float = 0.0  # in which the engine had requests
+    cpu_seconds: float = 0.0  # of the whole process, all threads
+    num_threads: int = 1  # of the kernels
+    step_seconds: BucketCounts = BucketCounts()  # of the executor alone
+    batch_size: BucketCounts = BucketCounts()  # sequences of a step
+    step_tokens: BucketCounts = BucketCounts()  # tokens of a step, guesses among them
+    num_cached_blocks: int = 0  # hold a prefix that can be found, in use or not
+    kv_used_map: bytes = b""  # at most 256 cells, each over an equal run of blocks: share in use, 255 = all
+    kv_cached_map: bytes = b""  # the same for blocks that hold a prefix that can be found

@@ -62,7 +62,7 @@ def test_a_client_that_leaves_is_aborted(stream, n):
         generated = metric(url, "generation_tokens_total")
         time.sleep(0.3)
         assert metric(url, "generation_tokens_total") == generated
-        assert 'vllm:request_success_total{finished_reason="abort",model_name="mock/model"} 1.0' in httpx.get(
+        assert 'vllm:request_success_total{finished_reason="abort",model_name="mock/model"} 2.0' in httpx.get(
             url + "/metrics").text  # fmt: skip
         assert ask(url).status_code == 200
 
@@ -101,6 +101,46 @@ def test_a_crash_fails_its_requests_and_the_next_is_served(word):
         assert metric(url, "worker_restarts_total") == 2
 
 
+def test_a_request_that_crashes_twice_is_refused_and_its_companions_are_not():
+    with running() as (url, _):
+        answers = []
+
+        def companion():
+            return ask(url, "<slow>", max_tokens=20, stream=True)
+
+        for number in range(2):
+            thread = threading.Thread(target=lambda: answers.append(companion()))
+            thread.start()
+            until(lambda: metric(url, "num_requests_running") == 1)
+            assert ask(url, "<crash>").status_code == 500
+            thread.join(5)
+            assert "error" in json.loads(lines_of(answers[-1])[-1][6:])
+            if number == 0:
+                assert lines_of(companion())[-1] == "data: [DONE]"
+        refused = ask(url, "<crash>")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "quarantined")
+        assert "stopped 2 times while this request was running" in refused.json()["error"]["message"]
+        assert lines_of(companion())[-1] == "data: [DONE]"  # it had cleared itself in between
+        assert ask(url, "<crash> in other words").status_code == 500
+        until(lambda: metric(url, "worker_restarts_total") == 3)
+
+
+def test_a_worker_that_no_longer_starts_is_503_until_it_does(tmp_path, monkeypatch):
+    stop = tmp_path / "stop"
+    monkeypatch.setenv("INFERD_TEST_STOP", str(stop))
+    with running(worker_factory="support.mock_engine:build_unless_told") as (url, process):
+        stop.touch()
+        worker_of(process).kill()
+        refused = []
+        until(lambda: refused.append(ask(url)) or "does not start" in refused[-1].text, 20.0)
+        assert {answer.status_code for answer in refused} <= {503}
+        assert refused[-1].headers["retry-after"] == "30"
+        assert httpx.get(url + "/ready").status_code == 503
+        assert httpx.get(url + "/health").status_code == 200
+        stop.unlink()
+        until(lambda: ask(url).status_code == 200, 20.0)
+
+
 def test_kill_9_of_the_worker():
     with running() as (url, process):
         answers = []
@@ -122,6 +162,15 @@ def test_kill_9_of_the_worker():
             assert "error" in json.loads(lines_of(answer)[-1][6:])
         assert worker_of(process).pid != old.pid
         assert httpx.get(url + "/ready").status_code == 200
+        for _ in range(2):  # a kill from outside is not the request's fault
+            until(lambda: worker_of(process).is_running() and httpx.get(url + "/ready").status_code == 200)
+            thread = threading.Thread(target=lambda: answers.append(ask(url, "<slow>", max_tokens=900, stream=True)))
+            thread.start()
+            until(lambda: metric(url, "num_requests_running") == 1)
+            worker_of(process).kill()
+            thread.join(5)
+            assert answers[-1].status_code == 200
+            assert ask(url).status_code == 200
 
 
 @pytest.mark.parametrize("is_busy", [False, True])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inferd.config import EngineConfig
-from inferd.errors import ContextLengthError, OverloadedError
+from inferd.errors import ContextLengthError, ModelLoadError, OverloadedError
 from inferd.tokenizer.chat_template import ChatTemplate
 from inferd.tokenizer.control import ControlTexts
 from inferd.tokenizer.detokenizer import IncrementalDetokenizer
@@ -160,6 +160,13 @@ class Loaded:
     tokenizer: ByteTokenizer
     chat_template: ChatTemplate
     checkpoint: Checkpoint
+
+
+def build_unless_told(model: str, config: EngineConfig) -> Loaded:
+    """Does not load while the file exists that INFERD_TEST_STOP names."""
+    if os.path.exists(os.environ["INFERD_TEST_STOP"]):
+        raise ModelLoadError("told to")
+    return build(model, config)
 
 
 def build(model: str, config: EngineConfig) -> Loaded:

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from typing import Any
 
 import click
 
 import inferd
-from inferd.cli.doctor import doctor
-from inferd.cli.models import list_models, pull, rm, show
 from inferd.cli.options import json_option
 from inferd.cli.output import Failure, print_json
-from inferd.cli.run import run
-from inferd.cli.serve import serve
 from inferd.errors import InferdError
+
+# in the order of use; a command's module is loaded when it is asked for
+_COMMANDS = {
+    "serve": "serve:serve",
+    "run": "run:run",
+    "pull": "models:pull",
+    "list": "models:list_models",
+    "show": "models:show",
+    "rm": "models:rm",
+    "bench": "bench:bench",
+    "eval": "evaluate:evaluate",
+    "plan": "plan:plan",
+    "usage": "usage:usage",
+    "doctor": "doctor:doctor",
+}
 
 
 class Cli(click.Group):
     """Errors of the tree and of the operating system end in one line, never in a traceback."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        known = super().get_command(ctx, cmd_name)
+        if known is None and cmd_name in _COMMANDS:
+            module, _, name = _COMMANDS[cmd_name].partition(":")
+            known = getattr(importlib.import_module(f"inferd.cli.{module}"), name)
+            assert isinstance(known, click.Command)
+        return known
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -32,7 +52,7 @@ class Cli(click.Group):
             raise Failure(where + (error.strerror or str(error))) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order of use
+        return [*_COMMANDS, *self.commands]
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,7 +64,7 @@ def cli() -> None:
     """
 
 
-@click.command()
+@cli.command()
 @json_option
 def version(as_json: bool) -> None:
     """Print the version."""
@@ -53,10 +73,6 @@ def version(as_json: bool) -> None:
         print_json(facts)
     else:
         click.echo(f"inferd {facts['inferd']} (Python {facts['python']}, {facts['machine']})")
-
-
-for command in (serve, run, pull, list_models, show, rm, doctor, version):
-    cli.add_command(command)
 
 
 def main() -> None:

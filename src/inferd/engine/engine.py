@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from inferd.config import EngineConfig
 from inferd.engine.batch import BatchBuilder, Rows
@@ -10,15 +11,17 @@ from inferd.engine.clock import StepClock
 from inferd.engine.constraints import constraints_of
 from inferd.engine.drafting import with_drafts
 from inferd.engine.kv_cache import KVCache
+from inferd.engine.kv_map import KVMap
 from inferd.engine.outputs import StepOutputs, accept, take_prompt_logprobs
 from inferd.engine.scheduler import Scheduled, Scheduler
 from inferd.engine.sequence import RequestState, Sequence, TokenCounts, request_seed
 from inferd.engine.text import SequenceText
 from inferd.errors import ContextLengthError, EngineError, InvalidRequestError, OverloadedError
 from inferd.executors.base import Executor
+from inferd.metrics.steps import RequestMeter, StepRecorder
 from inferd.speculative.speculator import Speculator
 from inferd.tokenizer.tokenizer import Tokenizer
-from inferd.types import EngineStats, GenerateRequest, TokenEvent
+from inferd.types import EngineStats, GenerateRequest, RequestTimings, TokenEvent
 
 _MIN_CHUNK = 16  # prompt tokens a step computes whatever the inter-token target: a prefill must end
 
@@ -50,8 +53,9 @@ class Engine:
         self._speculator: Speculator | None = None
         if config.speculative == "ngram":
             self._speculator = Speculator(self._clock, executor.max_num_batched_tokens)
-        self._num_arrivals = self._num_steps = self._num_generated_tokens = 0
-        self._num_drafted_tokens = self._num_accepted_tokens = 0
+        self._recorder = StepRecorder(config.resolved_num_threads)
+        self._kv_map = KVMap(self._kv_cache)
+        self._num_arrivals = self._num_generated_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -69,7 +73,7 @@ class Engine:
         batch, rows = self._batches.build(plan, self._scheduler.take_copies())
         begin = time.perf_counter()
         outputs = StepOutputs(self._executor.step(batch))
-        self._observe(plan, time.perf_counter() - begin)
+        self._observe(plan, begin, time.perf_counter())
         events: list[TokenEvent] = []
         for scheduled, own in zip(plan, rows, strict=True):
             self._scheduler.advance(scheduled.sequence, scheduled.num_tokens)
@@ -81,7 +85,9 @@ class Engine:
         """Queues a request. Raises InvalidRequestError or ContextLengthError naming what cannot be served, and
         OverloadedError when the queue is full."""
         max_tokens = self._check(request)
-        sampling = request.sampling
+        sampling, now = request.sampling, time.perf_counter()
+        if not self._requests:
+            self._recorder.wake(now)
         state = RequestState(
             request=request,
             arrival=self._num_arrivals,
@@ -90,6 +96,7 @@ class Engine:
             root_key=self._kv_cache.root_key(request.tenant, request.cache_salt),
             constraints=constraints_of(sampling, self._tokenizer, self._vocab_size, self._eos_token_ids),
             num_unfinished=sampling.n,
+            meter=RequestMeter(now),
             prompt_logprobs=None if sampling.prompt_logprobs is None else [],
         )
         self._num_arrivals += 1
@@ -107,11 +114,13 @@ class Engine:
             )
         )
 
-    def abort(self, request_id: str) -> None:
-        """Ends a request without a further event; unknown and finished ids are ignored."""
+    def abort(self, request_id: str) -> RequestTimings | None:
+        """Ends a request without a further event; None for an unknown or finished one."""
         state = self._requests.pop(request_id, None)
-        if state is not None:
-            self._scheduler.remove(state)
+        if state is None:
+            return None
+        self._scheduler.remove(state)
+        return state.timings(time.perf_counter())
 
     def stats(self) -> EngineStats:
         totals = self._scheduler.totals
@@ -120,14 +129,13 @@ class Engine:
             num_waiting=self._scheduler.num_waiting,
             num_blocks=self._kv_cache.num_blocks,
             num_used_blocks=self._kv_cache.num_used_blocks,
-            num_steps=self._num_steps,
             num_prompt_tokens=totals.num_prompt_tokens,
             num_generated_tokens=self._num_generated_tokens,
             num_prefix_queried_tokens=totals.num_prefix_queried_tokens,
             num_prefix_hit_tokens=totals.num_prefix_hit_tokens,
             num_preemptions=totals.num_preemptions,
-            num_drafted_tokens=self._num_drafted_tokens,
-            num_accepted_tokens=self._num_accepted_tokens,
+            **self._recorder.figures(),
+            **self._kv_map.figures(is_idle=not self._requests),
         )
 
     def check(self) -> None:
@@ -155,25 +163,27 @@ class Engine:
                 break
             self._scheduler.advance(sequence, 1)  # the guess is known now, and its K and V are computed
         sequence.draft_state.learn(len(scheduled.drafts), len(events) - 1)
-        self._num_drafted_tokens += len(scheduled.drafts)
-        self._num_accepted_tokens += len(events) - 1
+        self._recorder.record_drafts(len(scheduled.drafts), len(events) - 1)
         return events
 
     def _accept(self, sequence: Sequence, row: int, outputs: StepOutputs) -> TokenEvent:
         token_id, count = outputs.token_ids[row], sequence.state.sampling.logprobs
         self._scheduler.append(sequence, token_id)
         self._num_generated_tokens += 1
+        sequence.state.meter.num_output_tokens += 1
         logprobs = None if count is None else outputs.logprobs(row, count)
         event = accept(sequence, token_id, logprobs, self._eos_token_ids)
-        if event.finish_reason is not None:
-            self._finish(sequence)
+        if event.finish_reason is not None and self._finish(sequence):
+            return replace(event, timings=sequence.state.timings(time.perf_counter()))
         return event
 
-    def _observe(self, plan: list[Scheduled], seconds: float) -> None:
-        self._num_steps += 1
+    def _observe(self, plan: list[Scheduled], begin: float, end: float) -> None:
+        """What the executor took for the plan; before its results are known to the sequences."""
+        shares = [(s.sequence.state.meter, s.num_tokens + len(s.drafts), s.samples) for s in plan]
+        self._recorder.record(shares, begin, end)
         num_rows = sum(scheduled.num_tokens + len(scheduled.drafts) for scheduled in plan)
         num_prefill_rows = sum(scheduled.num_tokens for scheduled in plan if scheduled.num_tokens > 1)
-        self._clock.observe(num_rows - num_prefill_rows, num_prefill_rows, seconds)
+        self._clock.observe(num_rows - num_prefill_rows, num_prefill_rows, end - begin)
 
     def _prefill_budget(self, num_decodes: int) -> int:
         """Prompt tokens beside num_decodes decodes: what the inter-token target leaves room for."""
@@ -184,11 +194,15 @@ class Engine:
     def _fork(self, parent: Sequence) -> Sequence:
         return self._scheduler.fork(parent, SequenceText(self._tokenizer, parent.state.sampling))
 
-    def _finish(self, sequence: Sequence) -> None:
+    def _finish(self, sequence: Sequence) -> bool:
+        """Whether it was the last one of its request."""
         self._scheduler.finish(sequence)
-        sequence.state.num_unfinished -= 1
-        if sequence.state.num_unfinished == 0:
-            del self._requests[sequence.state.request.request_id]
+        state = sequence.state
+        state.meter.num_preemptions += sequence.num_preemptions
+        state.num_unfinished -= 1
+        if state.num_unfinished == 0:
+            del self._requests[state.request.request_id]
+        return state.num_unfinished == 0
 
     def _check(self, request: GenerateRequest) -> int:
         """How many tokens the output may have."""

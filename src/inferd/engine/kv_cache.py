@@ -50,6 +50,10 @@ class KVCache:
     def num_used_blocks(self) -> int:
         return self.num_blocks - len(self._free)
 
+    def block_states(self) -> tuple[list[bool], list[bool]]:
+        """(held by a sequence, holds a prefix that can be found) of each block."""
+        return [count > 0 for count in self._ref_counts], [known is not None for known in self._published]
+
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 

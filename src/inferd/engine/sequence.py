@@ -12,8 +12,9 @@ from inferd.engine.constraints import Constraints
 from inferd.engine.kv_cache import BlockKey
 from inferd.engine.text import SequenceText
 from inferd.executors.base import I32
+from inferd.metrics.steps import RequestMeter
 from inferd.speculative.speculator import DraftState
-from inferd.types import GenerateRequest, PositionLogprobs, SamplingParams
+from inferd.types import GenerateRequest, PositionLogprobs, RequestTimings, SamplingParams
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -55,6 +56,7 @@ class RequestState:
     root_key: BlockKey
     constraints: Constraints
     num_unfinished: int
+    meter: RequestMeter
     num_cached_tokens: int = 0
     # of the prompt tokens scored so far; the first token has none. None: not asked, or sent
     prompt_logprobs: list[PositionLogprobs | None] | None = None
@@ -67,6 +69,9 @@ class RequestState:
     def wants_prompt_rows(self) -> bool:
         """Prompt tokens are still to be scored, so that every prompt position must be computed."""
         return self.prompt_logprobs is not None and len(self.prompt_logprobs) < len(self.request.prompt_token_ids)
+
+    def timings(self, now: float) -> RequestTimings:
+        return self.meter.timings(len(self.request.prompt_token_ids), self.num_cached_tokens, now)
 
 
 @dataclass(slots=True, eq=False)

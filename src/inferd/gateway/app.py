@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -20,11 +21,15 @@ from inferd.gateway import server
 from inferd.gateway.body import read_body
 from inferd.gateway.completion import Completion, unless_gone
 from inferd.gateway.config import ServerConfig
+from inferd.gateway.dashboard import Dashboard
 from inferd.gateway.dialects import openai
 from inferd.gateway.errors import HttpError, error_response, json_response
 from inferd.gateway.guard import Guard
 from inferd.gateway.openapi import document
 from inferd.gateway.router import Model, Router
+from inferd.gateway.state import state_of
+from inferd.ledger.database import ledger_path
+from inferd.ledger.usage import UsageLedger
 from inferd.metrics.recorder import Recorder
 from inferd.worker.protocol import Detokenize, Prompt, Tokenize, Tokenized
 
@@ -32,14 +37,17 @@ from inferd.worker.protocol import Detokenize, Prompt, Tokenize, Tokenized
 class Api:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
-        self.recorder = Recorder()
+        targets = {model.names[0]: config.targets_of(model) for model in config.models}
+        self.recorder = Recorder(targets, config.host_price, len(config.models))
         self.router = Router(config, self.recorder)
         self._openapi = document(inferd_version(), needs_key=bool(config.api_keys))
 
     def build(self) -> ASGIApp:
         routes = [
+            *Dashboard(self.config).routes(),
             Route("/health", self.health), Route("/v1/health", self.health), Route("/ping", self.health),
             Route("/ready", self.ready), Route("/metrics", self.metrics), Route("/version", self.version),
+            Route("/inferd/state", self.state),
             Route("/openapi.json", self.openapi), Route("/v1/models", self.list_models),
             Route("/v1/models/{id:path}", self.one_model),
             *(Route(prefix + path, handler, methods=["POST"])
@@ -80,6 +88,9 @@ class Api:
     async def metrics(self, request: Request) -> Response:
         return Response(self.recorder.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
+    async def state(self, request: Request) -> Response:
+        return json_response(state_of(self.recorder, self.router.models, inferd_version()))
+
     async def version(self, request: Request) -> Response:
         return json_response({"version": inferd_version()})
 
@@ -104,7 +115,8 @@ class Api:
         fields = openai.decode(await read_body(request, self.config))
         model = self.router.find(fields.get("model"))
         call = openai.parse(fields, is_chat=is_chat)
-        return Completion(call, model, self.router, request.scope.get("tenant", ""))
+        tenant, traceparent = request.scope.get("tenant", ""), request.headers.get("traceparent", "")
+        return Completion(call, model, self.router, tenant, traceparent)
 
     async def tokenize(self, request: Request) -> Response:
         fields = openai.decode(await read_body(request, self.config))
@@ -155,5 +167,23 @@ def inferd_version() -> str:
 def serve(config: ServerConfig, *, on_ready: Callable[[str], None] | None = None) -> int:
     """Blocks until a signal ended it; on_ready gets the base URL. Raises what kept the first worker from loading."""
     api = Api(config)
-    server.run_until_ended(api.build(), api.router, config, on_ready)
+    with listening(api.recorder, config):
+        server.run_until_ended(api.build(), api.router, config, on_ready)
     return 0
+
+
+@contextmanager
+def listening(recorder: Recorder, config: ServerConfig) -> Iterator[None]:
+    """Within: what ends goes to the ledger and to the collector of traces, where the configuration has them."""
+    with ExitStack() as stack:
+        if config.keeps_usage:
+            ledger = stack.enter_context(closing(UsageLedger(ledger_path(), config.currency)))
+            recorder.request_listeners.append(ledger.add_request)
+            recorder.period_listeners.append(ledger.add_period)
+        if config.otlp_endpoint is not None:
+            from inferd.metrics.tracing import Tracer  # the extra otel: imported only when asked for
+
+            tracer = stack.enter_context(closing(Tracer.to_endpoint(config.otlp_endpoint)))
+            recorder.request_listeners.append(tracer.add_request)
+        stack.callback(recorder.close)
+        yield

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 
 from inferd.config import EngineConfig
 from inferd.errors import ConfigError
+from inferd.metrics.cost import HostPrice, owned_price_per_hour
+from inferd.metrics.requests import MAX_TARGET, MIN_TARGET, Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +19,8 @@ class ModelConfig:
 
     model: str  # a path or a name that the worker's factory understands
     served_names: tuple[str, ...] = ()
+    sla_ttft: float | None = None  # seconds; None: the server's
+    sla_itl: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -45,6 +50,16 @@ class ServerConfig:
     kill_after: float = 60.0
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    sla_ttft: float = 0.2  # seconds to the first token that a good request keeps to
+    sla_itl: float = 0.03  # mean seconds between its tokens
+    price_per_hour: float | None = None  # of the host; or by purchase_price; None: nothing is priced
+    purchase_price: float | None = None  # of the host
+    amortisation_years: float = 3.0  # in which the purchase is written off
+    power_watts: float = 0.0  # what the host draws on average
+    electricity_price: float = 0.0  # of a kWh
+    currency: str = "USD"  # of the prices
+    usage_ledger: bool | None = None  # keep the usage of every request; auto: where the host has a price
+    otlp_endpoint: str | None = None  # URL that takes traces as OTLP over HTTP; needs the extra otel
     engine: EngineConfig = field(default_factory=EngineConfig)
     worker_factory: str = "inferd.engine.build:build_engine"
 
@@ -63,8 +78,39 @@ class ServerConfig:
                 raise ConfigError(f"{option} must be above 0, got {getattr(self, option)}")
         if any(not key for key in self.api_keys):
             raise ConfigError("api_key must not be empty")
+        self._check_prices()
+        _check_targets(self)
+        for model in self.models:
+            _check_targets(model)
         if not (self.is_loopback or self.api_keys or self.insecure):
             raise ConfigError(f"host {self.host} is open to the network: set api_key, or insecure to do without")
+
+    def targets_of(self, model: ModelConfig) -> Targets:
+        ttft = self.sla_ttft if model.sla_ttft is None else model.sla_ttft
+        return Targets(ttft, self.sla_itl if model.sla_itl is None else model.sla_itl)
+
+    @property
+    def host_price(self) -> HostPrice | None:
+        if self.purchase_price is not None:
+            power = self.power_watts, self.electricity_price
+            return HostPrice(owned_price_per_hour(self.purchase_price, self.amortisation_years, *power), self.currency)
+        return None if self.price_per_hour is None else HostPrice(self.price_per_hour, self.currency)
+
+    @property
+    def keeps_usage(self) -> bool:
+        return self.host_price is not None if self.usage_ledger is None else self.usage_ledger
+
+    def _check_prices(self) -> None:
+        if self.price_per_hour is not None and self.purchase_price is not None:
+            raise ConfigError("price_per_hour and purchase_price exclude each other")
+        limits = (("price_per_hour", 0, 1e6), ("purchase_price", 0, 1e9), ("amortisation_years", 0.1, 50),
+                  ("power_watts", 0, 1e6), ("electricity_price", 0, 1000))  # fmt: skip
+        for option, low, high in limits:
+            _check_range(option, getattr(self, option), low, high)
+        if self.purchase_price is None and (self.power_watts or self.electricity_price):
+            raise ConfigError("power_watts and electricity_price need purchase_price")
+        if not re.fullmatch("[A-Z]{3}", self.currency):
+            raise ConfigError(f"currency must be three capital letters, got {self.currency!r}")
 
     @property
     def is_loopback(self) -> bool:
@@ -83,3 +129,13 @@ class ServerConfig:
         if self.is_loopback and not self.api_keys:
             return frozenset({"localhost", "127.0.0.1", "[::1]", self.host})
         return None
+
+
+def _check_range(option: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise ConfigError(f"{option} must be from {low:g} to {high:g}, got {value:g}")
+
+
+def _check_targets(owner: ServerConfig | ModelConfig) -> None:
+    for option in ("sla_ttft", "sla_itl"):
+        _check_range(option, getattr(owner, option), MIN_TARGET, MAX_TARGET)

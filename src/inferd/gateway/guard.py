@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inferd.gateway.config import ServerConfig
 from inferd.gateway.errors import HttpError, error_response
 
-OPEN_PATH = b"/health"
+OPEN_PATHS = frozenset({b"/health", b"/"})  # the page holds no data
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _SLASHES = re.compile("//+")
 
@@ -41,7 +41,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         self._check_host(_values(scope, b"host"))
-        if not self._digests or scope["raw_path"] == OPEN_PATH:
+        if not self._digests or scope["raw_path"] in OPEN_PATHS:
             return
         for key in _keys(scope):
             digest = hashlib.sha256(key).digest()

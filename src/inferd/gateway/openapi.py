@@ -7,6 +7,8 @@ from typing import Any
 from inferd.gateway.dialects.openai.bodies import MAX_TOKEN_ID, ROLES
 from inferd.gateway.dialects.openai.call import MAX_PROMPTS, MAX_SALT_LEN
 from inferd.gateway.dialects.openai.fields import REFUSED
+from inferd.metrics.recorder import NUM_LATEST
+from inferd.metrics.requests import MAX_TARGET, MIN_TARGET
 from inferd.types import (
     MAX_BIAS_ENTRIES,
     MAX_LOGPROBS,
@@ -83,6 +85,9 @@ COMMON: dict[str, Schema] = {
     "return_token_ids": FLAG,
     "return_tokens_as_token_ids": FLAG,
     "return_prompt_text": FLAG,
+    "return_timings": FLAG,
+    "ttft_target": _number(MIN_TARGET, MAX_TARGET),
+    "itl_target": _number(MIN_TARGET, MAX_TARGET),
     "add_special_tokens": FLAG,
     "user": TEXT,
     "metadata": _optional("object"),
@@ -211,7 +216,27 @@ ANSWER: Schema = {
             },
         },
         "usage": {"type": "object", "required": ["prompt_tokens", "completion_tokens", "total_tokens"]},
+        "timings": {"type": "object", "additionalProperties": _optional("number")},
         "warnings": {"type": "array", "items": {"type": "string"}},
+    },
+}
+STATE: Schema = {
+    "type": "object",
+    "required": ["version", "now", "uptime", "currency", "models", "requests"],
+    "properties": {
+        "version": {"type": "string"},
+        "now": {"type": "number"},
+        "uptime": {"type": "number"},
+        "currency": TEXT,
+        "models": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "status", "totals", "latency", "goodput", "cost"],
+                "properties": {"status": {"enum": ["ready", "loading", "restarting", "failed"]}},
+            },
+        },
+        "requests": {"type": "array", "items": {"type": "object"}, "maxItems": NUM_LATEST},
     },
 }
 TOKENS: Schema = {
@@ -267,6 +292,7 @@ def paths() -> dict[str, Any]:
         "/ping": _get(alive, STATUS),
         "/ready": _ready(),
         "/metrics": _get("Figures for Prometheus", None, "text/plain"),
+        "/inferd/state": _get("Models, their figures and the latest requests", STATE),
         "/version": _get("The version of inferd", {"type": "object", "required": ["version"]}),
         "/openapi.json": _get("This document", {"type": "object"}),
         "/v1/models": _get("The models that are served", MODELS),

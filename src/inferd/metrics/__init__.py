@@ -1,1 +1,1 @@
-"""Counters and histograms for Prometheus."""
+"""The figures of engine and gateway: recorded, judged, priced, and told to whoever listens."""

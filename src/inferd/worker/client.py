@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inferd.errors import EngineError, InferdError, OverloadedError
-from inferd.types import EngineStats, TokenEvent
+from inferd.types import EngineStats, RequestTimings, TokenEvent
 from inferd.worker.protocol import (
     HEADER,
     HEARTBEAT_SECONDS,
     Abort,
+    Aborted,
     Accepted,
     Detokenize,
     Event,
@@ -28,7 +29,9 @@ from inferd.worker.protocol import (
     from_wire_error,
     to_frame,
 )
+from inferd.worker.quarantine import Quarantine, fingerprint
 
+OnTimings = Callable[[str, RequestTimings | None], None]
 MAX_WAITING_EVENTS = 1024  # per sequence of a call; a client that reads slower than this is cut off
 
 
@@ -41,12 +44,14 @@ class Update:
 class Stream:
     """The events of one call: of one request, or of several that are answered together.
 
-    `close` aborts what has not ended; call it always.
+    `close` aborts what has not ended; call it always. on_timings is called with the id of each request and what the
+    engine measured of it, at its end, also when that comes after the close; with None when there is nothing to say.
     """
 
-    def __init__(self, client: WorkerClient, commands: Sequence[Generate]) -> None:
+    def __init__(self, client: WorkerClient, commands: Sequence[Generate], on_timings: OnTimings) -> None:
         self.request_ids = tuple(command.request_id for command in commands)
         self._client = client
+        self._on_timings = on_timings
         self._num_open = {command.request_id: command.sampling.n for command in commands}  # unfinished sequences
         self._max_waiting = MAX_WAITING_EVENTS * sum(self._num_open.values())
         self._accepted: dict[str, Accepted] = {}
@@ -66,6 +71,8 @@ class Stream:
         if event.finish_reason in ("error", "abort"):
             self.fail(EngineError("The engine failed on this request."))
             return
+        if event.timings is not None:
+            self._on_timings(event.request_id, event.timings)
         if event.finish_reason is not None:
             self._finish_one(event.request_id)
         self._updates.append(update)
@@ -106,7 +113,7 @@ class Stream:
     def close(self) -> None:
         for request_id in self.request_ids:
             if request_id in self._num_open:
-                self._client.abort(request_id)
+                self._client.abort(request_id, self._on_timings)
             self._client.forget(request_id)
         self._num_open.clear()
 
@@ -114,6 +121,7 @@ class Stream:
         self._num_open[request_id] -= 1
         if self._num_open[request_id] == 0:
             del self._num_open[request_id]
+            self._client.absolve(request_id)
             self._client.forget(request_id)
 
     async def _wait(self) -> None:
@@ -130,12 +138,19 @@ class Stream:
 
 class WorkerClient:
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_stats: Callable[[EngineStats], None]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_stats: Callable[[EngineStats], None],
+        quarantine: Quarantine,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._on_stats = on_stats
+        self._quarantine = quarantine
+        self._fingerprints: dict[str, bytes] = {}  # of the requests that run
         self._streams: dict[str, Stream] = {}
+        self._aborted: dict[str, OnTimings] = {}  # who waits for the last word on a request
         self._calls: dict[str, asyncio.Future[Tokenized]] = {}
         self._ids = itertools.count()
         self._is_dead = False
@@ -145,8 +160,9 @@ class WorkerClient:
         self._moved_at = now  # when the engine last moved, or had nothing to do
 
     @property
-    def num_streams(self) -> int:
-        return len(self._streams)
+    def fingerprints(self) -> list[bytes]:
+        """Of the requests that run: the suspects when the worker dies."""
+        return list(self._fingerprints.values())
 
     @property
     def has_requests(self) -> bool:
@@ -158,13 +174,17 @@ class WorkerClient:
         silent = max(0.0, now - self._heard_at - HEARTBEAT_SECONDS)
         return max(silent, now - self._moved_at) if self.has_requests else silent
 
-    def generate(self, commands: Sequence[Generate]) -> Stream:
-        """One stream for all the commands. Raises when one of them cannot be sent; then none is."""
+    def generate(self, commands: Sequence[Generate], on_timings: OnTimings) -> Stream:
+        """One stream for all the commands. Raises when one of them cannot be sent or is refused; then none is."""
+        fingerprints = {command.request_id: fingerprint(command) for command in commands}
+        for each in fingerprints.values():
+            self._quarantine.check(each)
         self._start_clock()
-        stream = Stream(self, commands)
+        stream = Stream(self, commands, on_timings)
         frames = [to_frame(command) for command in commands]
         self._send_frames(frames)
         self._streams.update(dict.fromkeys(stream.request_ids, stream))
+        self._fingerprints |= fingerprints
         return stream
 
     async def call(self, command: Tokenize | Detokenize) -> Tokenized:
@@ -183,12 +203,19 @@ class WorkerClient:
     def send(self, message: Message) -> None:
         self._send_frames([to_frame(message)])
 
-    def abort(self, request_id: str) -> None:
-        if not self._is_dead:
-            self.send(Abort(request_id=request_id))
+    def abort(self, request_id: str, on_timings: OnTimings) -> None:
+        if self._is_dead:
+            on_timings(request_id, None)
+            return
+        self._aborted[request_id] = on_timings
+        self.send(Abort(request_id=request_id))
 
     def forget(self, request_id: str) -> None:
         self._streams.pop(request_id, None)
+        self._fingerprints.pop(request_id, None)
+
+    def absolve(self, request_id: str) -> None:
+        self._quarantine.absolve(self._fingerprints[request_id])
 
     def _start_clock(self) -> None:
         if not self.has_requests:
@@ -220,6 +247,8 @@ class WorkerClient:
         for future in list(self._calls.values()):
             if not future.done():
                 future.set_exception(error)
+        for request_id in list(self._aborted):
+            self._tell_aborted(request_id, None)
         self._writer.close()
 
     def _route(self, event: Event) -> None:
@@ -229,11 +258,15 @@ class WorkerClient:
             for token_event in event.events:
                 if (stream := self._streams.get(token_event.request_id)) is not None:
                     stream.put(Update(token_event, event.pieces))
+                elif token_event.timings is not None:  # it ended while its abort was on the way
+                    self._tell_aborted(token_event.request_id, token_event.timings)
             if event.stats is not None:
                 self._on_stats(event.stats)
         elif isinstance(event, Accepted):
             if (stream := self._streams.get(event.request_id)) is not None:
                 stream.accept(event)
+        elif isinstance(event, Aborted):
+            self._tell_aborted(event.request_id, event.timings)
         elif isinstance(event, Heartbeat):
             self._beat(event)
         elif isinstance(event, Tokenized):
@@ -241,6 +274,10 @@ class WorkerClient:
                 future.set_result(event)
         elif isinstance(event, Failed):
             self._fail_one(event)
+
+    def _tell_aborted(self, request_id: str, timings: RequestTimings | None) -> None:
+        if (on_timings := self._aborted.pop(request_id, None)) is not None:
+            on_timings(request_id, timings)
 
     def _beat(self, event: Heartbeat) -> None:
         if event.num_turns != self._num_turns or not event.has_work:

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from inferd.errors import EngineError, InferdError
-from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, TokenEvent
+from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, RequestTimings, TokenEvent
 from inferd.worker.prompts import ChatTemplate, PromptReader, Tokenizer
 from inferd.worker.protocol import (
     HEADER,
     HEARTBEAT_SECONDS,
     Abort,
+    Aborted,
     Accepted,
     Command,
     Detokenize,
@@ -51,7 +52,7 @@ class Engine(Protocol):
     @property
     def has_work(self) -> bool: ...
     def add(self, request: GenerateRequest) -> None: ...
-    def abort(self, request_id: str) -> None: ...
+    def abort(self, request_id: str) -> RequestTimings | None: ...
     def step(self) -> list[TokenEvent]: ...
     def stats(self) -> EngineStats: ...
 
@@ -130,7 +131,8 @@ class Host:
 
     def _apply(self, command: Any) -> None:
         if isinstance(command, Abort):
-            self._engine.abort(command.request_id)
+            timings = self._engine.abort(command.request_id)
+            self.send(Aborted(request_id=command.request_id, timings=timings))
             self._last_stats = self._engine.stats()  # an idle engine steps no more, the heartbeat tells
             return
         request, accepted = command
@@ -208,18 +210,19 @@ class Host:
                 self._fail(command.call_id, error)
 
     def _read_one(self, command: Generate) -> None:
-        if self._reading[command.request_id]:
-            del self._reading[command.request_id]
-            return
-        try:
-            request = self._prompts.to_request(command)
-        except Exception as error:
-            del self._reading[command.request_id]
-            self._fail(command.request_id, error)
-            return
+        request, failure = None, None
+        if not self._reading[command.request_id]:
+            try:
+                request = self._prompts.to_request(command)
+            except Exception as error:
+                failure = error
         with self._reading_lock:
-            if not self._reading.pop(command.request_id):
+            if self._reading.pop(command.request_id):
+                self.send(Aborted(request_id=command.request_id, timings=None))
+            elif request is not None:
                 self._inbox.put(request)
+            elif failure is not None:
+                self._fail(command.request_id, failure)
 
     def _answer(self, command: Tokenize | Detokenize) -> Tokenized:
         if isinstance(command, Detokenize):

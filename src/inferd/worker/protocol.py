@@ -19,7 +19,7 @@ from inferd.errors import (
     OverloadedError,
     TemplateError,
 )
-from inferd.types import EngineStats, SamplingParams, TokenEvent
+from inferd.types import EngineStats, RequestTimings, SamplingParams, TokenEvent
 
 MAX_FRAME_SIZE = 256 * 2**20
 HEARTBEAT_SECONDS = 1.0
@@ -123,6 +123,13 @@ class Accepted(Message, frozen=True):
     prompt_pieces: tuple[bytes, ...] | None = None  # the bytes of each prompt token
 
 
+class Aborted(Message, frozen=True):
+    """The answer to every Abort. timings: what the engine measured until then; None when it knew no such request."""
+
+    request_id: str
+    timings: RequestTimings | None
+
+
 class Failed(Message, frozen=True):
     request_id: str
     error: WireError
@@ -151,7 +158,7 @@ class Heartbeat(Message, frozen=True):
     stats: EngineStats | None = None
 
 
-Event = Loading | LoadFailed | Ready | Accepted | Failed | Tokenized | Step | Heartbeat
+Event = Loading | LoadFailed | Ready | Accepted | Aborted | Failed | Tokenized | Step | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()
 command_decoder = msgspec.msgpack.Decoder(Command)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from inferd.errors import EngineError, InferdError, OverloadedError
 from inferd.types import EngineStats
 from inferd.worker.client import WorkerClient
 from inferd.worker.protocol import Configure, LoadFailed, Loading, Ready, from_wire_error, to_frame
+from inferd.worker.quarantine import Quarantine
 
 log = logging.getLogger("inferd.supervisor")
-MAX_FAILED_STARTS = 5
+MAX_FAILED_STARTS = 5  # then requests no longer wait for the next
 QUICK_DEATH_SECONDS = 10.0
 LOOK_SECONDS = 0.5
-BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0)
+BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +44,13 @@ class Supervisor:
         self.config = config
         self.ready: Ready | None = None  # of the latest worker
         self.num_restarts = 0
-        self.failure: InferdError | None = None  # set when it has given up
+        self.failure: InferdError | None = None  # what kept the first worker from loading: then there is no second
         self.pid: int | None = None
         self._on_stats = on_stats
         self._on_ready = on_ready
         self._client: WorkerClient | None = None
+        self._quarantine = Quarantine()
+        self._num_failed_starts = 0
         self._is_up = asyncio.Event()  # up, or given up
         self._task: asyncio.Task[None] | None = None
 
@@ -66,11 +70,11 @@ class Supervisor:
 
     async def client(self) -> WorkerClient:
         """The live worker's client; waits a little for one that is starting, else OverloadedError."""
+        if self._client is None and self._num_failed_starts >= MAX_FAILED_STARTS:
+            raise OverloadedError("The model is not available: its worker does not start.", retry_after=30.0)
         if self._client is None and self.failure is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_up.wait(), self.config.restart_wait)
-        if self.failure is not None:
-            raise EngineError("The model is not available.")
         if self._client is None:
             raise OverloadedError("The model is loading.", retry_after=2.0)
         return self._client
@@ -81,7 +85,7 @@ class Supervisor:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        num_quick = 0
+        num_quick = 0  # short lives in a row
         loop = asyncio.get_running_loop()
         while True:
             started_at = loop.time()
@@ -92,12 +96,13 @@ class Supervisor:
                 failure = EngineError("The worker could not be started.")
             quick = loop.time() - started_at < QUICK_DEATH_SECONDS
             if failure is not None:
-                num_quick += 1
-                if self.num_restarts == 0 or num_quick >= MAX_FAILED_STARTS:
+                log.error("the worker of %s does not start: %s", os.path.basename(self.config.model), failure)
+                if self.num_restarts == 0:
                     self.failure = failure
                     self._is_up.set()
-                    log.error("the worker of %s does not start; giving up", os.path.basename(self.config.model))
                     return
+                num_quick += 1
+                self._num_failed_starts += 1
             else:
                 num_quick = min(num_quick + 1, 2) if quick else 0
             self.num_restarts += 1
@@ -110,7 +115,8 @@ class Supervisor:
             process = await self._spawn(theirs)
         self.pid = process.pid
         reader, writer = await asyncio.open_unix_connection(sock=ours)
-        client = WorkerClient(reader, writer, self._on_stats)
+        client = WorkerClient(reader, writer, self._on_stats, self._quarantine)
+        num_oom_kills = _num_oom_kills()
         try:
             config = self.config
             writer.write(to_frame(Configure(factory=config.factory, model=config.model, engine=config.engine)))
@@ -118,16 +124,26 @@ class Supervisor:
             if failure is not None:
                 return failure
             self._client = client
+            self._num_failed_starts = 0
             self._is_up.set()
-            await self._serve(client, process)
-            log.error("the worker (pid %d) died; %d requests fail", process.pid, client.num_streams)
+            was_stuck = await self._serve(client, process)
+            suspects = client.fingerprints
+            self._fail(client)
+            code = await _reap(process, grace=0 if was_stuck else 1)
+            log.error("the worker (pid %d) ended with %d; %d requests failed", process.pid, code, len(suspects))
+            # somebody's kill is no request's fault; the kernel's, for want of memory, may be
+            if was_stuck or code != -signal.SIGKILL or _num_oom_kills() > num_oom_kills:
+                self._quarantine.blame(suspects)
             return None
         finally:
-            self._client = None
-            if self.failure is None:
-                self._is_up.clear()
-            client.fail_all(EngineError("The engine stopped while this request was running."))
-            await _reap(process)
+            self._fail(client)
+            await _reap(process, grace=0)
+
+    def _fail(self, client: WorkerClient) -> None:
+        self._client = None
+        if self.failure is None:
+            self._is_up.clear()
+        client.fail_all(EngineError("The engine stopped while this request was running."))
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
         environment = {name: value for name, value in os.environ.items() if name != "INFERD_API_KEY"}
@@ -154,7 +170,8 @@ class Supervisor:
                 log.info("%s", event.message)
         return EngineError("The worker ended before it was ready.")
 
-    async def _serve(self, client: WorkerClient, process: asyncio.subprocess.Process) -> None:
+    async def _serve(self, client: WorkerClient, process: asyncio.subprocess.Process) -> bool:
+        """Until the worker's end closes, or it must be killed because it makes no progress: then True."""
         reading = asyncio.create_task(client.run())
         num_stuck = 0  # looks in a row; one alone may only mean that this process was stopped for a while
         try:
@@ -163,13 +180,24 @@ class Supervisor:
                 num_stuck = num_stuck + 1 if client.seconds_stuck() >= self.config.kill_after else 0
             if num_stuck:
                 log.error("the worker (pid %d) makes no progress; killed", process.pid)
+            return num_stuck > 0
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _reap(process: asyncio.subprocess.Process) -> None:
+async def _reap(process: asyncio.subprocess.Process, grace: float) -> int:
+    """Its exit code, after a kill when it does not end by itself within `grace` seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), grace)
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-    await process.wait()
+    return await process.wait()
+
+
+def _num_oom_kills() -> int:
+    """Processes this machine's kernel has killed for want of memory since it started."""
+    with contextlib.suppress(OSError), open("/proc/vmstat", encoding="ascii") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    return 0

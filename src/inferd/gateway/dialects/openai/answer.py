@@ -8,18 +8,26 @@ from typing import Any
 
 from inferd.gateway.dialects.openai.call import Call
 from inferd.gateway.dialects.openai.logprobs import ChatLogprobs, CompletionLogprobs, prompt_logprobs
-from inferd.types import TokenEvent
+from inferd.metrics.cost import HostPrice
+from inferd.types import RequestTimings, TokenEvent
 from inferd.worker.client import Update
 from inferd.worker.protocol import Accepted
 
 
 class Usage:
-    """Tokens so far, over all prompts of a call."""
+    """Tokens so far, over all prompts of a call, and in the end what they cost where the host has a price."""
 
-    def __init__(self, accepted: Sequence[Accepted]) -> None:
+    def __init__(self, accepted: Sequence[Accepted], price: HostPrice | None = None) -> None:
         self.num_prompt = sum(len(one.prompt_token_ids) for one in accepted)
         self.num_output = 0
         self._num_cached: dict[str, int] = {}
+        self._price = price
+        self._num_unmeasured = len(accepted)
+        self._busy_seconds = 0.0
+
+    def charge(self, timings: RequestTimings) -> None:
+        self._num_unmeasured -= 1
+        self._busy_seconds += timings.busy
 
     def add(self, event: TokenEvent) -> None:
         self.num_output += len(event.token_ids)
@@ -27,12 +35,45 @@ class Usage:
             self._num_cached[event.request_id] = event.num_cached_tokens
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        body: dict[str, Any] = {
             "prompt_tokens": self.num_prompt,
             "completion_tokens": self.num_output,
             "total_tokens": self.num_prompt + self.num_output,
             "prompt_tokens_details": {"cached_tokens": sum(self._num_cached.values())},
             "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+        if self._price is not None and self._num_unmeasured == 0:
+            body["cost"] = self._busy_seconds * self._price.per_second
+            body["currency"] = self._price.currency
+        return body
+
+
+class Timings:
+    """The times of a call, in seconds. Those of the engine are added up over its prompts, as usage adds tokens."""
+
+    def __init__(self, begin: float) -> None:
+        self._begin = begin  # of the call, by time.monotonic
+        self._first: float | None = None
+        self._last = begin
+        self._engine = dict.fromkeys(("queue", "prefill", "decode", "busy"), 0.0)
+        self._num_preemptions = 0
+
+    def add(self, event: TokenEvent) -> None:
+        self._last = time.monotonic()
+        if self._first is None:
+            self._first = self._last
+        if event.timings is None:
+            return
+        for name in self._engine:
+            self._engine[name] += getattr(event.timings, name)
+        self._num_preemptions += event.timings.num_preemptions
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ttft": None if self._first is None else self._first - self._begin,
+            "e2e": self._last - self._begin,
+            **self._engine,
+            "preemptions": self._num_preemptions,
         }
 
 
@@ -51,11 +92,22 @@ class Choice:
 class Answer:
     """The head of a response, its choices and which of them an event belongs to."""
 
-    def __init__(self, call: Call, model: str, accepted: Sequence[Accepted], n: int) -> None:
+    def __init__(
+        self,
+        call: Call,
+        model: str,
+        accepted: Sequence[Accepted],
+        n: int,
+        *,
+        begin: float,
+        price: HostPrice | None = None,
+    ) -> None:
+        """begin: of the call, by time.monotonic. price: the model's share of the host's."""
         self.call = call
         self.accepted = accepted
         self.head = {"id": call.id, "created": int(time.time()), "model": model}
-        self.usage = Usage(accepted)
+        self.usage = Usage(accepted, price)
+        self.timings = Timings(begin)
         self.choices = [Choice(at * n + i, call, one) for at, one in enumerate(accepted) for i in range(n)]
         self._first_of = {one.request_id: at * n for at, one in enumerate(accepted)}
 
@@ -68,8 +120,20 @@ class Answer:
         return [choice for choice in self.choices if choice.accepted.request_id == request_id]
 
     def count(self, event: TokenEvent) -> None:
+        self.timings.add(event)
+        if event.timings is not None:
+            self.usage.charge(event.timings)
         if not self.call.drops_output:
             self.usage.add(event)
+
+    def last_fields(self) -> dict[str, Any]:
+        """What comes once, with the end of an answer."""
+        fields: dict[str, Any] = {}
+        if self.call.body.return_timings:
+            fields["timings"] = self.timings.to_json()
+        if self.call.warnings:
+            fields["warnings"] = list(self.call.warnings)
+        return fields
 
     def logprobs_of(self, choice: Choice, update: Update) -> dict[str, Any] | None:
         positions = update.event.logprobs
@@ -115,9 +179,7 @@ class WholeAnswer:
             body |= prompt_fields(call, answer.accepted[0])
             if self._rows[0].prompt_logprobs is not None:
                 body["prompt_logprobs"] = self._rows[0].prompt_logprobs
-        if call.warnings:
-            body["warnings"] = list(call.warnings)
-        return body
+        return body | answer.last_fields()
 
 
 class _Row:

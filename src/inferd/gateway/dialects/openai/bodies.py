@@ -35,6 +35,9 @@ class Body(msgspec.Struct, kw_only=True):
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
     return_prompt_text: bool = False
+    return_timings: bool = False
+    ttft_target: float | None = None  # seconds; None: the model's
+    itl_target: float | None = None
 
 
 class ChatBody(Body, kw_only=True):

@@ -18,6 +18,7 @@ from inferd.gateway.dialects.openai.bodies import (
     message_of,
 )
 from inferd.gateway.dialects.openai.fields import SAMPLING, check_fields
+from inferd.metrics.requests import MAX_TARGET, MIN_TARGET, Targets
 from inferd.types import MAX_LOGPROBS, SamplingParams
 from inferd.worker.protocol import ChatPrompt, Generate, Prompt, Ready, TextPrompt, TokenPrompt
 
@@ -61,6 +62,11 @@ class Call:
     def includes_usage(self) -> bool:
         options = self.body.stream_options
         return options is not None and (options.include_usage or options.continuous_usage_stats)
+
+    def targets(self, usual: Targets) -> Targets:
+        """What this call counts as good service; `usual` where it does not say."""
+        ttft, itl = self.body.ttft_target, self.body.itl_target
+        return Targets(usual.ttft if ttft is None else ttft, usual.itl if itl is None else itl)
 
     def sampling(self, ready: Ready) -> SamplingParams:
         """The model's own defaults, and over them what the body says. Raises InvalidRequestError."""
@@ -137,6 +143,10 @@ def _check_common(body: ChatBody | CompletionBody, fields: dict[str, Any]) -> No
         raise InvalidRequestError("stream_options is only allowed with stream", param="stream_options")
     if body.stream and fields.get("prompt_logprobs") is not None:
         raise InvalidRequestError("prompt_logprobs cannot be streamed", param="prompt_logprobs")
+    for name, value in (("ttft_target", body.ttft_target), ("itl_target", body.itl_target)):
+        if value is not None and not MIN_TARGET <= value <= MAX_TARGET:
+            allowed = f"from {MIN_TARGET:g} to {MAX_TARGET:g} seconds"
+            raise InvalidRequestError(f"{name} must be {allowed}, got {value:g}", param=name)
     if isinstance(body, ChatBody):
         _check_top_logprobs(body)
     elif body.logprobs is not None and not 0 <= body.logprobs <= MAX_LOGPROBS:

@@ -98,16 +98,14 @@ class ChunkStream:
         piece["finish_reason"] = "length" if self._call.drops_output else event.finish_reason
         piece["stop_reason"] = None if self._call.drops_output else event.stop_reason
         is_last = self._num_unfinished == 0 and not self._call.includes_usage
-        return self._chunk(piece, {"warnings": self._call.warnings} if is_last and self._call.warnings else {})
+        return self._chunk(piece, self._answer.last_fields() if is_last else {})
 
     def _usage_chunk(self) -> bytes:
         if not self._call.includes_usage:
             return b""
         body: dict[str, Any] = {**self._answer.head, "object": self._kind, "choices": []}
         body["usage"] = self._answer.usage.to_json()
-        if self._call.warnings:
-            body["warnings"] = self._call.warnings
-        return to_sse(body)
+        return to_sse(body | self._answer.last_fields())
 
     def _piece(self, choice: Choice, text: str) -> dict[str, Any]:
         body: dict[str, Any] = {"delta": {"content": text}} if self._call.is_chat else {"text": text}

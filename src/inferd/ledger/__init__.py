@@ -1,0 +1,1 @@
+"""What must outlive a server: SQLite in the home folder, with one writer."""

@@ -38,7 +38,7 @@ class Null:
 
 def microseconds_per_step(batch_size: int, num_steps: int = 400, **sampling: object) -> float:
     """Median over steps in which every sequence decodes one token."""
-    engine = Engine(Null(), tiny_tokenizer(), EngineConfig(max_num_seqs=64), 2048)
+    engine = Engine(Null(), tiny_tokenizer(), EngineConfig(max_num_seqs=64, speculative="off"), 2048)
     for i in range(batch_size):
         params = SamplingParams(max_tokens=num_steps + 10, ignore_eos=True, **sampling)  # type: ignore[arg-type]
         engine.add(GenerateRequest(request_id=str(i), prompt_token_ids=tuple(range(64)), sampling=params))

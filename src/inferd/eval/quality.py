@@ -66,7 +66,7 @@ class ExecutorLogits:
         else:
             from inferd.executors.native import NativeExecutor
 
-            limits = {"max_num_seqs": 1, "max_model_len": window, "num_threads": num_threads}
+            limits: dict[str, Any] = {"max_num_seqs": 1, "max_model_len": window, "num_threads": num_threads}
             self._executor = NativeExecutor(checkpoint, **sizes, **limits, progress=None)
 
     @property

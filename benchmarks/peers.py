@@ -134,11 +134,12 @@ def main() -> None:
     parser.add_argument("--engines", default="llamacpp,openvino,ctranslate2")
     parser.add_argument("--models", default="smollm2,gemma3:270m,qwen2.5-coder:1.5b")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--name", default="peers", help="of the files in results")
     args = parser.parse_args()
     models = {name: compare(name, args.engines.split(","), args) for name in args.models.split(",")}
-    report("peers", models)
-    (RESULTS / "peers.md").write_text(table(models))
-    (RESULTS / "peers.svg").write_text(roofline(models))
+    report(args.name, models)
+    (RESULTS / f"{args.name}.md").write_text(table(models))
+    (RESULTS / f"{args.name}.svg").write_text(roofline(models))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ eval-quality soak recovery: $(DEVELOP)
 	$(BIN)/python benchmarks/$(@:eval-%=%).py $(ARGS)
 
 fuzz-http: $(DEVELOP)
-	$(BIN)/python tools/with_server.py $(BIN)/python benchmarks/fuzz_http.py $(ARGS)
+	$(BIN)/python tools/with_server.py $(BIN)/python benchmarks/fuzz_http.py $(ARGS) --url
 
 # An editable install: Python sources are used where they lie; a change of native/ builds again. Without build isolation
 # where the tools are there: objects are then kept from build to build (6 s instead of 67 s for one changed file).
@@ -64,7 +64,7 @@ $(INSTALLED): $(SOURCES)
 
 $(DEVELOP): $(INSTALLED) pyproject.toml tools/extras.py
 	@begin=$$SECONDS
-	$(BIN)/python tools/extras.py test build check > $(VENV)/extras.txt
+	$(BIN)/python tools/extras.py test build check plots otel > $(VENV)/extras.txt
 	$(PIP) -r $(VENV)/extras.txt
 	touch $@
 	echo "installed the tools of development in $$((SECONDS - begin)) s"

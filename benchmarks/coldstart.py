@@ -7,20 +7,15 @@ token; and the resident memory of a process that has loaded the model and answer
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from common import free_port, report
+from common import MODELS, report
 
+from inferd.bench import coldstart
 from support.models import model_path
 
 MEMORY = """
@@ -32,63 +27,17 @@ print(psutil.Process().memory_info().rss)
 """
 
 
-def run_first_token(model: str) -> float:
-    command = [sys.executable, "-m", "inferd", "run", model, "hello", "--max-tokens", "8"]
-    begin = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        first = process.stdout.read(1)
-        seconds = time.perf_counter() - begin
-        process.stdout.read()
-    if not first or process.returncode:
-        raise RuntimeError(f"inferd run {model} ended with {process.returncode}")
-    return seconds
-
-
-def serve_first_token(model: str) -> float:
-    port = free_port()
-    # a completion: a base model has no chat template
-    body = {"model": Path(model).stem, "prompt": "hello", "max_tokens": 4, "stream": True, "temperature": 0}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    command = [sys.executable, "-m", "inferd", "serve", model, "--port", str(port)]
-    begin = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            return _first_token(request, begin)
-        finally:
-            process.terminate()
-
-
-def _first_token(request: urllib.request.Request, begin: float) -> float:
-    while time.perf_counter() - begin < 60:
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                for line in answer:
-                    if b'"text":"' in line and b'"text":""' not in line:
-                        return time.perf_counter() - begin
-        except urllib.error.HTTPError as error:
-            if error.code < 500:
-                raise
-        except OSError:
-            time.sleep(0.005)
-    raise TimeoutError("no token within 60 s")
-
-
 def resident(model: str) -> int:
     return int(subprocess.run([sys.executable, "-c", MEMORY, model], check=True, capture_output=True).stdout)
 
 
 def measure(name: str, repeat: int) -> dict[str, Any]:
-    model = str(model_path(name))
-    run_first_token(model)
-    runs = [run_first_token(model) for _ in range(repeat)]
-    serves = [serve_first_token(model) for _ in range(repeat)]
-    size, rss = os.path.getsize(model), resident(model)
+    model = model_path(name)
+    starts = coldstart.measure(coldstart.ColdStartConfig(model=model, repeat=repeat))
+    size, rss = model.stat().st_size, resident(str(model))
     return {
-        "run_to_first_token_s": round(statistics.median(runs), 3),
-        "serve_to_first_token_s": round(statistics.median(serves), 3),
+        "run_to_first_token_s": round(starts["run_first_token_s"], 3),
+        "serve_to_first_token_s": round(starts["serve_first_token_s"], 3),
         "file_mib": round(size / 2**20, 1),
         "resident_mib": round(rss / 2**20, 1),
         "resident_over_file": round(rss / size, 2),
@@ -97,7 +46,7 @@ def measure(name: str, repeat: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="smollm2,gemma3:270m,qwen2.5-coder:1.5b")
+    parser.add_argument("--models", default=MODELS)
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
     report("coldstart", {name: measure(name, args.repeat) for name in args.models.split(",")})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shlex
 import socket
 import subprocess
@@ -19,21 +18,23 @@ from typing import Any
 import psutil
 
 RESULTS = Path(__file__).parent / "results"
+MODELS = "smollm2,gemma3:270m,qwen2.5-coder:1.5b"
 
 
 def machine() -> dict[str, Any]:
     """CPU, cores, memory and kernels: what a figure means nothing without."""
     from inferd.executors.native import cpu_info
+    from inferd.machine import cpu_model
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    model = next(names, platform.processor())
     memory = round(psutil.virtual_memory().total / 2**30, 1)
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "isa": cpu_info()["isa"]}
+    return {"cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "isa": cpu_info()["isa"]}
 
 
-def report(name: str, figures: dict[str, Any]) -> None:
+def report(name: str, figures: dict[str, Any], *, print_only: bool = False) -> None:
     """Prints the figures and writes benchmarks/results/<name>.json."""
+    if print_only:
+        print(json.dumps(figures))
+        return
     RESULTS.mkdir(exist_ok=True)
     body = {
         "date": time.strftime("%Y-%m-%d"),
@@ -48,6 +49,12 @@ def report(name: str, figures: dict[str, Any]) -> None:
 def _public(argument: str) -> str:
     """Paths without the folders of the machine."""
     return Path(argument).name if argument.startswith("/") else argument
+
+
+def weight_bytes(checkpoint: Any) -> int:
+    """What one decode step must read: every matrix, the tied embedding as the head."""
+    is_tied = checkpoint.spec.tied_head
+    return sum(w.nbytes for name, w in checkpoint.weights.items() if name != "embed" or is_tied)
 
 
 def free_port() -> int:

@@ -8,7 +8,6 @@ time of 1. No prefix cache, no speculation, end-of-sequence ignored; the best of
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -16,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from common import report
+from common import MODELS, report, weight_bytes
 from limits import limits
 
 from inferd import LLM, SamplingParams
 from support.models import model_path
-
-MODELS = "smollm2,gemma3:270m,qwen2.5-coder:1.5b"
 
 
 def prompts(rng: random.Random, count: int, length: int, vocab: int) -> list[Any]:
@@ -54,18 +51,12 @@ def measure(name: str, batches: list[int], repeat: int, most: dict[str, float]) 
         step = min(seconds(llm, batch, 33) - seconds(llm, batch, 1) for _ in range(repeat)) / 32
         figures[f"decode_{size}_tok_s"] = round(size / step, 1)
         if size == 1:
-            rate = weight_bytes_of_a_step(llm) / step / 1e9
+            rate = weight_bytes(llm.loaded.checkpoint) / step / 1e9
             figures["decode_1_share_of_read_bandwidth"] = round(rate / most["read_gb_s"], 3)
     if {1, 16} <= set(batches):
         figures["16_over_1"] = round(figures["decode_16_tok_s"] / figures["decode_1_tok_s"], 2)
     llm.close()
     return figures | prefix_reuse(name)
-
-
-def weight_bytes_of_a_step(llm: LLM) -> int:
-    """What one decode step must read: every matrix, the tied embedding as the head."""
-    weights, spec = llm.loaded.checkpoint.weights, llm.loaded.checkpoint.spec
-    return sum(w.nbytes for name, w in weights.items() if name != "embed" or spec.tied_head)
 
 
 def prefix_reuse(name: str) -> dict[str, Any]:
@@ -100,11 +91,7 @@ def main() -> None:
     most = limits()
     batches = [int(size) for size in args.batches.split(",")]
     models = {name: measure(name, batches, args.repeat, most) for name in args.models.split(",")}
-    figures = {"limits": most, "models": models}
-    if args.print_only:
-        print(json.dumps(figures))
-    else:
-        report("engine", figures)
+    report("engine", {"limits": most, "models": models}, print_only=args.print_only)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ than the first, whose context is empty.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from common import report
+from common import MODELS, report, weight_bytes
 from limits import limits
 
 from inferd.engine.memory import kv_bytes_per_token
@@ -29,7 +28,6 @@ from inferd.models.loader import load_checkpoint
 from support.batches import batch
 from support.models import model_path
 
-MODELS = "smollm2,gemma3:270m,qwen2.5-coder:1.5b"
 BLOCK, PIECE, LONG, SHARED, NUM_SHARING, OWN = 32, 512, 8192, 2048, 16, 96
 
 
@@ -75,11 +73,6 @@ def kv_bytes(checkpoint: Checkpoint, dtype: str, context: int) -> int:
     return sum(per_layer * (min(context, layer.window) if layer.window else context) for layer in spec.layers)
 
 
-def weight_bytes(checkpoint: Checkpoint) -> int:
-    tied = checkpoint.spec.tied_head
-    return sum(w.nbytes for name, w in checkpoint.weights.items() if name != "embed" or tied)
-
-
 def measure(name: str, dtype: str, most: dict[str, float], steps: int) -> dict[str, Any]:
     checkpoint = load_checkpoint(model_path(name))
     run = Run(checkpoint, dtype)
@@ -112,11 +105,7 @@ def main() -> None:
         name: {dtype: measure(name, dtype, most, args.steps) for dtype in args.dtypes.split(",")}
         for name in args.models.split(",")
     }
-    figures = {"limits": most, "models": models}
-    if args.print_only:
-        print(json.dumps(figures, indent=2))
-    else:
-        report("longcontext", figures)
+    report("longcontext", {"limits": most, "models": models}, print_only=args.print_only)
 
 
 if __name__ == "__main__":

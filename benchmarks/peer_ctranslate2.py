@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import ctranslate2
+from peer_load import measure
 
 
 def open_generator(model: str) -> tuple[Any, list[str]]:
@@ -37,15 +38,7 @@ def main() -> None:
     def prompts(count: int, length: int) -> list[list[str]]:
         return [[vocabulary[rng.randrange(100, 40000)] for _ in range(length)] for _ in range(count)]
 
-    seconds(generator, prompts(1, 64), 4)
-    best = min(seconds(generator, prompts(1, 512), 1) for _ in range(3))
-    print(f"pp512 {512 / best:.1f} t/s")
-    for size in map(int, sys.argv[2].split(",")):
-        times = []
-        for _ in range(3):
-            batch = prompts(size, 64)
-            times.append(seconds(generator, batch, 33) - seconds(generator, batch, 1))
-        print(f"B={size} tg {size * 32 / min(times):.1f} t/s")
+    measure(lambda batch, count: seconds(generator, batch, count), prompts, sys.argv[2])
 
 
 if __name__ == "__main__":

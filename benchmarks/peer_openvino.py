@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import openvino
 import openvino_genai
+from peer_load import measure
 
 
 def open_pipeline(model: str) -> Any:
@@ -36,15 +37,7 @@ def seconds(pipeline: Any, batch: list[Any], count: int) -> float:
 def main() -> None:
     random.seed(0)
     pipeline = open_pipeline(sys.argv[1])
-    seconds(pipeline, prompts(1, 64), 8)
-    best = min(seconds(pipeline, prompts(1, 512), 1) for _ in range(3))
-    print(f"pp512 {512 / best:.1f} t/s")
-    for size in map(int, sys.argv[2].split(",")):
-        times = []
-        for _ in range(3):
-            batch = prompts(size, 64)
-            times.append(seconds(pipeline, batch, 33) - seconds(pipeline, batch, 1))
-        print(f"B={size} tg {size * 32 / min(times):.1f} t/s")
+    measure(lambda batch, count: seconds(pipeline, batch, count), prompts, sys.argv[2])
 
 
 if __name__ == "__main__":

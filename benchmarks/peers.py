@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, report
+from common import MODELS, RESULTS, report
 from peers_plot import roofline
 
 from inferd.models.store import alias_file_name
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("peers_dir")
     parser.add_argument("models_dir")
     parser.add_argument("--engines", default="llamacpp,openvino,ctranslate2")
-    parser.add_argument("--models", default="smollm2,gemma3:270m,qwen2.5-coder:1.5b")
+    parser.add_argument("--models", default=MODELS)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--name", default="peers", help="of the files in results")
     args = parser.parse_args()

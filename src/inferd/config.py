@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from inferd.errors import ConfigError
 
 ExecutorName = Literal["native", "reference"]
+
+
+def home_dir() -> Path:
+    """Where models and the ledger lie: $INFERD_HOME, else $XDG_DATA_HOME/inferd, else ~/.local/share/inferd."""
+    home = os.environ.get("INFERD_HOME")
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) if home else Path(data) / "inferd"
 
 
 def _require(ok: bool, option: str, value: object, allowed: str) -> None:

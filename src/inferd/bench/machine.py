@@ -7,8 +7,9 @@ import platform
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
+
+from inferd.machine import cpu_model
 
 
 def provenance() -> dict[str, Any]:
@@ -26,21 +27,12 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "host": platform.node(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
         "load_average": os.getloadavg()[0],  # of the minute before
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _without_keys(arguments: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from inferd.cli.models import checkpoint_facts
 from inferd.cli.options import json_option
 from inferd.cli.output import format_bytes, print_facts, print_json, print_table
 from inferd.errors import ModelLoadError
+from inferd.machine import cpu_model, cpuinfo
 
 _NEEDS = {  # flags of /proc/cpuinfo, as native/dispatch.cpp asks cpuid for them
     "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
@@ -70,9 +71,9 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
 def _cpu() -> dict[str, Any]:
     from inferd.executors.native import cpu_info
 
-    info, flags = cpu_info(), set(_cpuinfo("flags").split())
+    info, flags = cpu_info(), set(cpuinfo("flags").split())
     return {
-        "model": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "model": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "quota": _cpu_quota(),
         "isa": info["isa"],
@@ -90,16 +91,6 @@ def _why(isa: str, available: list[str], flags: set[str]) -> str:
         if better not in available
     ]
     return "; ".join(missing) + ", which the CPU lacks" if missing else "the best there are; the CPU has all they need"
-
-
-def _cpuinfo(key: str) -> str:
-    """The value of the first line with that key; "" when there is none."""
-    with open("/proc/cpuinfo") as lines:
-        for line in lines:
-            name, _, value = line.partition(":")
-            if name.strip() == key:
-                return value.strip()
-    return ""
 
 
 def _cpu_quota() -> float | None:

@@ -57,12 +57,6 @@ def measure_here(model: str, num_threads: int | None) -> dict[str, Any]:
     return figures
 
 
-def cpu_name() -> str:
-    """As the kernel tells it; "" when it does not."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
 def resident_bytes() -> int:
     """Of this process, now."""
     lines = Path("/proc/self/status").read_text().splitlines()

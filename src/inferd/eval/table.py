@@ -13,9 +13,10 @@ from inferd.config import EngineConfig
 from inferd.errors import ConfigError
 from inferd.eval.compare import Scoring, compare, record
 from inferd.eval.results import Results, executor_facts, model_facts, versions
-from inferd.eval.speed import BATCHES, cpu_name, measure_speed
+from inferd.eval.speed import BATCHES, measure_speed
 from inferd.eval.task import Task, run_facts, run_task
 from inferd.llm import LLM
+from inferd.machine import cpu_model
 from inferd.models.loader import load_checkpoint
 from inferd.models.store import resolve
 
@@ -85,7 +86,7 @@ def _speed(plan: Plan, name: str, model: str) -> Results:
         "task": "speed",
         "model": model_facts(load_checkpoint(resolve(model))),
         "executor": executor_facts("native"),
-        "machine": {"cpu": cpu_name(), "num_threads": plan.engine.resolved_num_threads},
+        "machine": {"cpu": cpu_model(), "num_threads": plan.engine.resolved_num_threads},
         "prompt_format": "random tokens",
         "sampling": {"temperature": 0.0},
         "seed": 0,

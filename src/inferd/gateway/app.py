@@ -40,7 +40,8 @@ class Api:
         targets = {model.names[0]: config.targets_of(model) for model in config.models}
         self.recorder = Recorder(targets, config.host_price, len(config.models))
         self.router = Router(config, self.recorder)
-        self._openapi = document(inferd_version(), needs_key=bool(config.api_keys))
+        self._version = inferd_version()
+        self._openapi = document(self._version, needs_key=bool(config.api_keys))
 
     def build(self) -> ASGIApp:
         routes = [
@@ -89,10 +90,10 @@ class Api:
         return Response(self.recorder.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def state(self, request: Request) -> Response:
-        return json_response(state_of(self.recorder, self.router.models, inferd_version()))
+        return json_response(state_of(self.recorder, self.router.models, self._version))
 
     async def version(self, request: Request) -> Response:
-        return json_response({"version": inferd_version()})
+        return json_response({"version": self._version})
 
     async def openapi(self, request: Request) -> Response:
         return json_response(self._openapi)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from inferd.config import home_dir
 from inferd.errors import ConfigError
 
 log = logging.getLogger("inferd.ledger")
@@ -27,9 +27,7 @@ Values = Sequence[Any]
 
 
 def ledger_path() -> Path:
-    """ledger.db in the home folder: $INFERD_HOME, else $XDG_DATA_HOME/inferd, else ~/.local/share/inferd."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(os.environ.get("INFERD_HOME") or Path(data) / "inferd") / "ledger.db"
+    return home_dir() / "ledger.db"
 
 
 class Ledger:

@@ -22,6 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
+from inferd.config import home_dir
 from inferd.errors import MalformedFileError, ModelLoadError, ModelNotFoundError
 
 Progress = Callable[[str, int, int], None]  # what, bytes done, bytes in all
@@ -80,11 +81,7 @@ _REPO_NAME = re.compile(rf"(?:hf\.co/|huggingface\.co/)?({_PART})/({_PART})(?:@(
 
 def store_dir() -> Path:
     """The folder of all models; it may not exist yet."""
-    home = os.environ.get("INFERD_HOME")
-    if home:
-        return Path(home) / "models"
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "inferd" / "models"
+    return home_dir() / "models"
 
 
 def alias_file_name(alias: str) -> str:

@@ -65,11 +65,8 @@ def compare(model: str | ModelShape, hardware: Sequence[str], **options: Any) ->
 
 def _planned(request: Request, tp: int) -> Report:
     solution = solve(request, tp)
-    return Report(
-        model=request.shape.id,
-        hardware=request.node.name,
-        precision=request.precision.name,
-        kv_precision=request.kv_precision,
+    return _report(
+        request,
         tp=tp,
         replicas=solution.replicas,
         nodes=solution.nodes,
@@ -88,11 +85,8 @@ def _rejected(request: Request) -> Report:
     hint = (
         f"a group of {enough} {request.node.device.id} holds it" if enough else "no group up to 4,096 devices holds it"
     )
-    return Report(
-        model=request.shape.id,
-        hardware=request.node.name,
-        precision=request.precision.name,
-        kv_precision=request.kv_precision,
+    return _report(
+        request,
         tp=tp,
         replicas=request.node.count // tp,
         nodes=0,
@@ -100,4 +94,14 @@ def _rejected(request: Request) -> Report:
         sections=(Section("Memory of one device", sections.memory_entries(memory)),),
         warnings=(f"{request.shape.id} does not fit {request.node.name} with one request in the cache; {hint}",),
         sources=(f"{request.node.device.id}: {request.node.device.source}",),
+    )
+
+
+def _report(request: Request, **results: Any) -> Report:
+    return Report(
+        model=request.shape.id,
+        hardware=request.node.name,
+        precision=request.precision.name,
+        kv_precision=request.kv_precision,
+        **results,
     )

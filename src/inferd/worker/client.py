@@ -29,7 +29,7 @@ from inferd.worker.protocol import (
     from_wire_error,
     to_frame,
 )
-from inferd.worker.quarantine import Quarantine, fingerprint
+from inferd.worker.quarantine import Quarantine
 
 OnTimings = Callable[[str, RequestTimings | None], None]
 MAX_WAITING_EVENTS = 1024  # per sequence of a call; a client that reads slower than this is cut off
@@ -148,7 +148,7 @@ class WorkerClient:
         self._writer = writer
         self._on_stats = on_stats
         self._quarantine = quarantine
-        self._fingerprints: dict[str, bytes] = {}  # of the requests that run
+        self._running: dict[str, Generate] = {}
         self._streams: dict[str, Stream] = {}
         self._aborted: dict[str, OnTimings] = {}  # who waits for the last word on a request
         self._calls: dict[str, asyncio.Future[Tokenized]] = {}
@@ -160,9 +160,9 @@ class WorkerClient:
         self._moved_at = now  # when the engine last moved, or had nothing to do
 
     @property
-    def fingerprints(self) -> list[bytes]:
-        """Of the requests that run: the suspects when the worker dies."""
-        return list(self._fingerprints.values())
+    def running(self) -> list[Generate]:
+        """What the worker works on: the suspects when it dies."""
+        return list(self._running.values())
 
     @property
     def has_requests(self) -> bool:
@@ -176,15 +176,14 @@ class WorkerClient:
 
     def generate(self, commands: Sequence[Generate], on_timings: OnTimings) -> Stream:
         """One stream for all the commands. Raises when one of them cannot be sent or is refused; then none is."""
-        fingerprints = {command.request_id: fingerprint(command) for command in commands}
-        for each in fingerprints.values():
-            self._quarantine.check(each)
+        for command in commands:
+            self._quarantine.check(command)
         self._start_clock()
         stream = Stream(self, commands, on_timings)
         frames = [to_frame(command) for command in commands]
         self._send_frames(frames)
         self._streams.update(dict.fromkeys(stream.request_ids, stream))
-        self._fingerprints |= fingerprints
+        self._running |= {command.request_id: command for command in commands}
         return stream
 
     async def call(self, command: Tokenize | Detokenize) -> Tokenized:
@@ -212,10 +211,10 @@ class WorkerClient:
 
     def forget(self, request_id: str) -> None:
         self._streams.pop(request_id, None)
-        self._fingerprints.pop(request_id, None)
+        self._running.pop(request_id, None)
 
     def absolve(self, request_id: str) -> None:
-        self._quarantine.absolve(self._fingerprints[request_id])
+        self._quarantine.absolve(self._running[request_id])
 
     def _start_clock(self) -> None:
         if not self.has_requests:

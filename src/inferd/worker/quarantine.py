@@ -16,7 +16,7 @@ REFUSED_SECONDS = 600.0
 MAX_SUSPECTS = 4096
 
 
-def fingerprint(command: Generate) -> bytes:
+def _fingerprint(command: Generate) -> bytes:
     """Equal for requests that make the engine do the same: all but the id."""
     body = msgspec.msgpack.encode((command.prompt, command.sampling, command.tenant, command.cache_salt))
     return hashlib.blake2b(body, digest_size=16).digest()
@@ -27,9 +27,11 @@ class Quarantine:
         self._clock = clock
         self._crashes: dict[bytes, tuple[int, float]] = {}  # fingerprint -> (crashes it ran in, when the last was)
 
-    def check(self, suspect: bytes) -> None:
+    def check(self, command: Generate) -> None:
         """Raises InvalidRequestError for a request that is refused."""
-        count, at = self._crashes.get(suspect, (0, 0.0))
+        if not self._crashes:
+            return
+        count, at = self._crashes.get(_fingerprint(command), (0, 0.0))
         if count >= MAX_CRASHES and self._clock() - at < REFUSED_SECONDS:
             raise InvalidRequestError(
                 f"The engine stopped {count} times while this request was running. "
@@ -37,14 +39,15 @@ class Quarantine:
                 code="quarantined",
             )
 
-    def blame(self, suspects: Iterable[bytes]) -> None:
+    def blame(self, suspects: Iterable[Generate]) -> None:
         """All that ran when the engine died; the innocent clear themselves by finishing."""
         now = self._clock()
-        for suspect in set(suspects):
+        for suspect in set(map(_fingerprint, suspects)):
             count, at = self._crashes.pop(suspect, (0, now))
             self._crashes[suspect] = (count + 1 if now - at < REFUSED_SECONDS else 1, now)
         while len(self._crashes) > MAX_SUSPECTS:
             del self._crashes[next(iter(self._crashes))]
 
-    def absolve(self, suspect: bytes) -> None:
-        self._crashes.pop(suspect, None)
+    def absolve(self, command: Generate) -> None:
+        if self._crashes:
+            self._crashes.pop(_fingerprint(command), None)

@@ -127,7 +127,7 @@ class Supervisor:
             self._num_failed_starts = 0
             self._is_up.set()
             was_stuck = await self._serve(client, process)
-            suspects = client.fingerprints
+            suspects = client.running
             self._fail(client)
             code = await _reap(process, grace=0 if was_stuck else 1)
             log.error("the worker (pid %d) ended with %d; %d requests failed", process.pid, code, len(suspects))

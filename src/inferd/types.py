@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from inferd.errors import InvalidRequestError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+StructuredKind = Literal["json_object", "json_schema", "regex", "choice", "grammar", "lazy"]
 
 MAX_LOGPROBS = 100
 MAX_N = 64
@@ -16,6 +17,7 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_LEN = 1024
 MAX_BIAS_ENTRIES = 1024
 MAX_SEED = 2**64 - 1
+MAX_GRAMMAR_LEN = 2**18
 
 
 def _check(ok: bool, param: str, value: object, allowed: str) -> None:
@@ -35,6 +37,25 @@ def _is_int(value: object) -> bool:
 
 def _is_finite(value: object) -> bool:
     return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructuredOutputs:
+    """What the text of an output must be. value, by kind:
+
+    json_object: nothing. json_schema: the schema as JSON text. regex: the expression. choice: a JSON list of texts.
+    grammar: Lark or GBNF. lazy: a JSON list of {"begin": text, "schema": {...}, "end": text}: free text until a `begin`
+    was written, then what its schema allows and `end`, then free text again.
+    """
+
+    kind: StructuredKind
+    value: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = get_args(StructuredKind)
+        _check(self.kind in kinds, "structured_outputs", self.kind, f"one of {', '.join(kinds)}")
+        size = len(self.value)
+        _check(size <= MAX_GRAMMAR_LEN, "structured_outputs", f"{size}", f"at most {MAX_GRAMMAR_LEN} characters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +88,7 @@ class SamplingParams:
     bad_words: tuple[str, ...] = ()
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -141,6 +163,9 @@ class GenerateRequest:
     priority: int = 0  # lower runs first; equal priorities by arrival
     tenant: str = ""  # salts the prefix cache: no reuse across tenants
     cache_salt: str = ""  # a client may narrow the reuse further
+    adapter: str = ""  # name of a loaded LoRA adapter; "": the model alone
+    weight: float = 1.0  # of the tenant's share when tenants compete
+    is_background: bool = False  # runs where requests of the foreground leave room
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,10 +145,12 @@ class Api:
         with self.router.admitted(1):
             client = await model.worker.client()
             call_id = client.new_call_id()
-            if isinstance(what, tuple):
-                return await unless_gone(request.receive, client.call(Detokenize(call_id=call_id, token_ids=what)))
-            command = Tokenize(call_id=call_id, prompt=what, want_pieces=want_pieces)
-            return await unless_gone(request.receive, client.call(command))
+            command: Detokenize | Tokenize = (
+                Tokenize(call_id=call_id, prompt=what, want_pieces=want_pieces)
+                if not isinstance(what, tuple)
+                else Detokenize(call_id=call_id, token_ids=what)
+            )
+            return await unless_gone(request.receive, client.call(command, Tokenized))
 
 
 def card(model: Model, name: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class ServerConfig:
     usage_ledger: bool | None = None  # keep the usage of every request; auto: where the host has a price
     otlp_endpoint: str | None = None  # URL that takes traces as OTLP over HTTP; needs the extra otel
     engine: EngineConfig = field(default_factory=EngineConfig)
-    worker_factory: str = "inferd.engine.build:build_engine"
+    worker_factory: str = ""  # "module:function" in place of the loader for the kind of a model's file
 
     def __post_init__(self) -> None:
         if not self.models:

@@ -24,6 +24,7 @@ from typing import IO
 
 from inferd.config import home_dir
 from inferd.errors import MalformedFileError, ModelLoadError, ModelNotFoundError
+from inferd.models.kinds import is_predictive
 
 Progress = Callable[[str, int, int], None]  # what, bytes done, bytes in all
 
@@ -102,7 +103,7 @@ def resolve(name: str) -> Path:
             raise ModelNotFoundError(f"{name} is not in the model store; get it with: inferd pull {name}")
         return path
     given = Path(os.path.expanduser(name))
-    if given.is_file() or (given / "config.json").is_file():
+    if given.is_file() or (given / "config.json").is_file() or is_predictive(given):
         return given
     match = _REPO_NAME.fullmatch(name)
     if match is None or ".." in name:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from inferd.errors import EngineError, InferdError, OverloadedError
 from inferd.types import EngineStats, RequestTimings, TokenEvent
@@ -15,15 +16,15 @@ from inferd.worker.protocol import (
     Abort,
     Aborted,
     Accepted,
-    Detokenize,
+    Call,
+    Cancel,
     Event,
     Failed,
     Generate,
     Heartbeat,
     Message,
+    Reply,
     Step,
-    Tokenize,
-    Tokenized,
     event_decoder,
     frame_size,
     from_wire_error,
@@ -32,6 +33,7 @@ from inferd.worker.protocol import (
 from inferd.worker.quarantine import Quarantine
 
 OnTimings = Callable[[str, RequestTimings | None], None]
+R = TypeVar("R", bound=Reply)
 MAX_WAITING_EVENTS = 1024  # per sequence of a call; a client that reads slower than this is cut off
 
 
@@ -151,7 +153,7 @@ class WorkerClient:
         self._running: dict[str, Generate] = {}
         self._streams: dict[str, Stream] = {}
         self._aborted: dict[str, OnTimings] = {}  # who waits for the last word on a request
-        self._calls: dict[str, asyncio.Future[Tokenized]] = {}
+        self._calls: dict[str, asyncio.Future[Reply]] = {}
         self._ids = itertools.count()
         self._is_dead = False
         self._num_turns = -1
@@ -186,15 +188,22 @@ class WorkerClient:
         self._running |= {command.request_id: command for command in commands}
         return stream
 
-    async def call(self, command: Tokenize | Detokenize) -> Tokenized:
+    async def call(self, command: Call, kind: type[R]) -> R:
+        """kind: of the reply to this command. Raises what the worker raised; a call that is given up is cancelled."""
         self._start_clock()
-        future: asyncio.Future[Tokenized] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.send(command)
         self._calls[command.call_id] = future
         try:
-            return await future
+            reply = await future
+        except asyncio.CancelledError:
+            if not self._is_dead:
+                self.send(Cancel(call_id=command.call_id))
+            raise
         finally:
             self._calls.pop(command.call_id, None)
+        assert isinstance(reply, kind)
+        return reply
 
     def new_call_id(self) -> str:
         return f"call-{next(self._ids)}"
@@ -268,7 +277,7 @@ class WorkerClient:
             self._tell_aborted(event.request_id, event.timings)
         elif isinstance(event, Heartbeat):
             self._beat(event)
-        elif isinstance(event, Tokenized):
+        elif isinstance(event, Reply):
             if (future := self._calls.get(event.call_id)) is not None and not future.done():
                 future.set_result(event)
         elif isinstance(event, Failed):

@@ -16,26 +16,29 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from inferd.errors import EngineError, InferdError
+from inferd.config import EngineConfig
+from inferd.errors import EngineError, InferdError, InvalidRequestError
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, RequestTimings, TokenEvent
+from inferd.worker.frames import read_frame
 from inferd.worker.prompts import ChatTemplate, PromptReader, Tokenizer
 from inferd.worker.protocol import (
-    HEADER,
     HEARTBEAT_SECONDS,
     Abort,
     Aborted,
     Accepted,
+    Cancel,
     Command,
+    Configure,
     Detokenize,
     Failed,
     Generate,
     Heartbeat,
     Message,
+    Ready,
     Step,
     Tokenize,
     Tokenized,
     command_decoder,
-    frame_size,
     to_frame,
     to_wire_error,
 )
@@ -68,22 +71,6 @@ class Loaded(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     @property
     def chat_template(self) -> ChatTemplate | None: ...
-
-
-def read_frame(stream: socket.socket) -> bytes | None:
-    """The next frame's body; None at the end of the stream."""
-    header = _read_exactly(stream, HEADER.size)
-    return None if header is None else _read_exactly(stream, frame_size(header))
-
-
-def _read_exactly(stream: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
-        part = stream.recv(min(size - len(parts), 2**20))
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
 
 
 class Host:
@@ -187,8 +174,10 @@ class Host:
             self._unread.put(command)
         elif isinstance(command, Tokenize | Detokenize):
             self._unread.put(command)
-        else:
+        elif isinstance(command, Configure):
             raise EngineError("a worker is configured once")
+        elif not isinstance(command, Cancel):  # what can be cancelled here is over in milliseconds
+            self._fail(command.call_id, InvalidRequestError("this model generates text; it does not answer this call"))
 
     def _abort(self, command: Abort) -> None:
         with self._reading_lock:
@@ -253,6 +242,31 @@ def _ids_of(position: PositionLogprobs | None) -> list[int]:
     return [] if position is None else [position.chosen.token_id, *(entry.token_id for entry in position.top)]
 
 
-def sampling_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+class GenerateService:
+    """A loaded engine as a worker's service."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        engine, stats = loaded.engine, loaded.engine.stats()
+        self.ready = Ready(
+            max_model_len=engine.max_model_len,
+            vocab_size=loaded.tokenizer.vocab_size,
+            num_blocks=stats.num_blocks,
+            block_size=engine.block_size,
+            generation_defaults=_sampling_defaults(loaded.checkpoint.generation_defaults),
+        )
+
+    def run(self, stream: socket.socket) -> None:
+        Host(self._loaded, stream).run()
+
+
+def load(model: str, engine: EngineConfig) -> GenerateService:
+    from inferd.engine.build import build_engine
+
+    loaded: Any = build_engine(model, engine)
+    return GenerateService(loaded)
+
+
+def _sampling_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """The model's own defaults as plain JSON values."""
     return {str(name): value for name, value in values.items() if isinstance(value, int | float | str | list)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import logging
 import os
 import signal
@@ -11,42 +10,21 @@ import socket
 import sys
 
 from inferd.errors import ConfigError, InferdError, ModelLoadError
-from inferd.worker.host import Host, Loaded, read_frame, sampling_defaults
+from inferd.worker.frames import read_frame
 from inferd.worker.protocol import (
     Configure,
     LoadFailed,
     Loading,
-    Ready,
     WireError,
     command_decoder,
     to_frame,
 )
+from inferd.worker.services import load_service
 
 log = logging.getLogger("inferd.worker")
 PR_SET_PDEATHSIG = 1
 EXIT_LOAD_FAILED = 65
 EXIT_ENGINE_FAILED = 70
-
-
-def _load(command: Configure) -> Loaded:
-    module_name, _, function_name = command.factory.partition(":")
-    factory = getattr(importlib.import_module(module_name), function_name, None)
-    if factory is None:
-        raise ConfigError(f"worker_factory must be module:function, got {command.factory!r}")
-    loaded: Loaded = factory(command.model, command.engine)
-    return loaded
-
-
-def _ready(loaded: Loaded) -> Ready:
-    engine = loaded.engine
-    stats = engine.stats()
-    return Ready(
-        max_model_len=engine.max_model_len,
-        vocab_size=loaded.tokenizer.vocab_size,
-        num_blocks=stats.num_blocks,
-        block_size=engine.block_size,
-        generation_defaults=sampling_defaults(loaded.checkpoint.generation_defaults),
-    )
 
 
 def run(stream: socket.socket) -> int:
@@ -58,8 +36,7 @@ def run(stream: socket.socket) -> int:
         return EXIT_LOAD_FAILED
     stream.sendall(to_frame(Loading(message=f"loading {os.path.basename(command.model)}")))
     try:
-        loaded = _load(command)
-        ready = _ready(loaded)
+        service = load_service(command)
     except Exception as error:
         log.exception("the model could not be loaded")
         known = isinstance(error, InferdError)
@@ -67,9 +44,9 @@ def run(stream: socket.socket) -> int:
         message = str(error) if known else "the model could not be loaded"
         stream.sendall(to_frame(LoadFailed(error=WireError(kind=kind, message=message))))
         return EXIT_LOAD_FAILED
-    stream.sendall(to_frame(ready))
+    stream.sendall(to_frame(service.ready))
     try:
-        Host(loaded, stream).run()
+        service.run(stream)
     except Exception:
         log.exception("the engine failed")
     return EXIT_ENGINE_FAILED

@@ -6,7 +6,7 @@ A frame is a 4-byte little-endian length and that many bytes. The gateway sends 
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,13 +45,15 @@ class ChatPrompt(Message, frozen=True):
     continue_final_message: bool = False
     template_kwargs: dict[str, Any] = {}
     add_special_tokens: bool = False
+    tools: list[dict[str, Any]] | None = None
 
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 
 class Configure(Message, frozen=True):
-    """The first command: what to load. factory is "module:function", called as function(model, engine)."""
+    """The first command: what to load. factory is "module:function", called as function(model, engine); "" takes the
+    one for the kind of the model's file."""
 
     factory: str
     model: str
@@ -68,6 +70,9 @@ class Generate(Message, frozen=True):
     truncate_prompt_tokens: int | None = None  # keep the last k
     want_prompt_text: bool = False
     want_prompt_pieces: bool = False
+    adapter: str = ""
+    weight: float = 1.0
+    is_background: bool = False
 
 
 class Abort(Message, frozen=True):
@@ -78,6 +83,7 @@ class Tokenize(Message, frozen=True):
     call_id: str
     prompt: Prompt
     want_pieces: bool = False
+    want_text: bool = False  # of a chat, as its template rendered it
 
 
 class Detokenize(Message, frozen=True):
@@ -85,7 +91,70 @@ class Detokenize(Message, frozen=True):
     token_ids: tuple[int, ...]
 
 
-Command = Configure | Generate | Abort | Tokenize | Detokenize
+class LoadAdapter(Message, frozen=True):
+    """path: a PEFT directory or a .gguf file. Answered by Done."""
+
+    call_id: str
+    name: str
+    path: str
+
+
+class UnloadAdapter(Message, frozen=True):
+    call_id: str
+    name: str
+
+
+class PairPrompt(Message, frozen=True):
+    """Two texts that a cross-encoder reads together."""
+
+    text: str
+    text_pair: str
+
+
+class Encode(Message, frozen=True):
+    """To a model of kind "encode": one row for each input. Answered by Encoded.
+
+    task "embed": rows are vectors, pooled as the model says or as `pooling`, cut to `dimensions`, then normalized.
+    task "classify": rows are the scores of the labels, raw or as probabilities.
+    """
+
+    call_id: str
+    inputs: list[TextPrompt | TokenPrompt | PairPrompt]
+    task: Literal["embed", "classify"] = "embed"
+    pooling: Literal["model", "mean", "cls", "last"] = "model"
+    normalize: bool = True
+    dimensions: int | None = None
+    raw_scores: bool = False
+    truncate: bool = False  # cut what is longer than the model reads; else that is an error
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """datatype: KServe's. data: little-endian values in C order; for BYTES each behind its length in 4 bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class Infer(Message, frozen=True):
+    """To a model of kind "predict". Answered by Inferred. outputs: their names, all when empty."""
+
+    call_id: str
+    inputs: list[Tensor]
+    outputs: list[str] = []
+    priority: int = 0  # lower runs first
+    timeout: float | None = None  # seconds it may wait in the queue
+
+
+class Cancel(Message, frozen=True):
+    """Nobody waits for this call any more; not answered."""
+
+    call_id: str
+
+
+Call = Tokenize | Detokenize | LoadAdapter | UnloadAdapter | Encode | Infer
+Command = Configure | Generate | Abort | Cancel | Call
 
 
 class WireError(Message, frozen=True):
@@ -106,12 +175,19 @@ class LoadFailed(Message, frozen=True):
     error: WireError
 
 
+Kind = Literal["generate", "encode", "predict"]
+
+
 class Ready(Message, frozen=True):
-    max_model_len: int
-    vocab_size: int
-    num_blocks: int
-    block_size: int
-    generation_defaults: dict[str, Any]
+    """What a loaded model is. details, by kind, are plain JSON values: what the model's file says of itself."""
+
+    kind: Kind = "generate"
+    max_model_len: int = 0  # tokens; 0 for a predictive model
+    vocab_size: int = 0
+    num_blocks: int = 0
+    block_size: int = 0
+    generation_defaults: dict[str, Any] = {}
+    details: dict[str, Any] = {}
 
 
 class Accepted(Message, frozen=True):
@@ -142,6 +218,27 @@ class Tokenized(Message, frozen=True):
     text: str = ""
 
 
+class Done(Message, frozen=True):
+    call_id: str
+
+
+class Encoded(Message, frozen=True):
+    """rows: float32, little-endian, (num_inputs, width). num_tokens: of each input, as the model read it."""
+
+    call_id: str
+    width: int
+    rows: bytes
+    num_tokens: tuple[int, ...]
+
+
+class Inferred(Message, frozen=True):
+    call_id: str
+    outputs: list[Tensor]
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    batch_size: int = 1  # rows that were computed together
+
+
 class Step(Message, frozen=True):
     """All that one engine step produced. pieces: the bytes of every token id that a logprob of `events` names."""
 
@@ -158,7 +255,8 @@ class Heartbeat(Message, frozen=True):
     stats: EngineStats | None = None
 
 
-Event = Loading | LoadFailed | Ready | Accepted | Aborted | Failed | Tokenized | Step | Heartbeat
+Reply = Tokenized | Done | Encoded | Inferred
+Event = Loading | LoadFailed | Ready | Accepted | Aborted | Failed | Step | Heartbeat | Reply
 
 _encoder = msgspec.msgpack.Encoder()
 command_decoder = msgspec.msgpack.Decoder(Command)

@@ -11,7 +11,12 @@ from inferd.errors import InvalidRequestError
 from inferd.types import SamplingParams
 
 # go to SamplingParams as they are, which checks types and ranges
-SAMPLING = frozenset(SamplingParams.__dataclass_fields__) - {"logprobs", "max_tokens", "stop"}
+SAMPLING = frozenset(SamplingParams.__dataclass_fields__) - {
+    "logprobs",
+    "max_tokens",
+    "stop",
+    "structured_outputs",
+}
 
 # may hold anything: they ask for nothing that this server could do otherwise
 HARMLESS = frozenset(

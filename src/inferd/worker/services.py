@@ -1,0 +1,44 @@
+"""The service of a worker: what a loaded model says of itself, and the loop that answers for it."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from typing import Any, Protocol
+
+from inferd.errors import ConfigError
+from inferd.models.kinds import kind_of
+from inferd.models.store import resolve
+from inferd.worker.host import GenerateService
+from inferd.worker.protocol import Configure, Kind, Ready
+
+# by kind: a function of (model, EngineConfig); its module is imported by the worker that needs it
+_LOADERS: dict[Kind, str] = {
+    "generate": "inferd.worker.host:load",
+    "encode": "inferd.worker.encoding:load",
+    "predict": "inferd.worker.predicting:load",
+}
+
+
+class Service(Protocol):
+    @property
+    def ready(self) -> Ready: ...
+    def run(self, stream: socket.socket) -> None:
+        """Returns never, or raises what ends the worker."""
+        ...
+
+
+def load_service(command: Configure) -> Service:
+    """Raises ConfigError, ModelNotFoundError or ModelLoadError."""
+    if command.factory:
+        return GenerateService(_function(command.factory)(command.model, command.engine))
+    service: Service = _function(_LOADERS[kind_of(resolve(command.model))])(command.model, command.engine)
+    return service
+
+
+def _function(name: str) -> Any:
+    module_name, _, function_name = name.partition(":")
+    function = getattr(importlib.import_module(module_name), function_name, None)
+    if function is None:
+        raise ConfigError(f"worker_factory must be module:function, got {name!r}")
+    return function

@@ -13,14 +13,16 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from inferd.config import EngineConfig
 from inferd.errors import EngineError, InferdError, InvalidRequestError
+from inferd.tokenizer.chat_template import ChatTemplate
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, RequestTimings, TokenEvent
+from inferd.worker.details import details_of
 from inferd.worker.frames import read_frame
-from inferd.worker.prompts import ChatTemplate, PromptReader, Tokenizer
+from inferd.worker.prompts import PromptReader, Tokenizer
 from inferd.worker.protocol import (
     HEARTBEAT_SECONDS,
     Abort,
@@ -220,7 +222,8 @@ class Host:
             return Tokenized(call_id=command.call_id, text=text)
         ids = tuple(self._prompts.to_token_ids(command.prompt))
         pieces = tuple(self._tokenizer.token_bytes(i) for i in ids) if command.want_pieces else None
-        return Tokenized(call_id=command.call_id, token_ids=ids, pieces=pieces)
+        text = self._prompts.to_text(command.prompt) if command.want_text else ""
+        return Tokenized(call_id=command.call_id, token_ids=ids, pieces=pieces, text=text)
 
     def _write(self) -> None:
         """Thread: events out, and a heartbeat whenever a second passed since the last."""
@@ -254,16 +257,17 @@ class GenerateService:
             num_blocks=stats.num_blocks,
             block_size=engine.block_size,
             generation_defaults=_sampling_defaults(loaded.checkpoint.generation_defaults),
+            details=details_of(loaded.checkpoint, loaded.chat_template, loaded.tokenizer.control),
         )
 
     def run(self, stream: socket.socket) -> None:
         Host(self._loaded, stream).run()
 
 
-def load(model: str, engine: EngineConfig) -> GenerateService:
+def load(model: str, engine: EngineConfig, progress: Callable[[int, int], None]) -> GenerateService:
     from inferd.engine.build import build_engine
 
-    loaded: Any = build_engine(model, engine)
+    loaded: Any = build_engine(model, engine, progress)
     return GenerateService(loaded)
 
 

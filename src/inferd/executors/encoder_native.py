@@ -29,8 +29,8 @@ class NativeEncoder:
     """Runs whole batches in C++ on this machine's CPU.
 
     dtype "bf16", which "auto" is: products of the layers multiply weights and states rounded to bf16 and add in fp32;
-    "f32": both as they are; "q8_0": weights of 8 bits in blocks of 32, states of 8 bits. Heads are always fp32. Raises
-    UnsupportedModelError when a size does not fit the kernels.
+    "f32": both as they are; "q8_0": weights of 8 bits in blocks of 32, states of 8 bits. Keys and values of the
+    attention are bf16 with all of them, heads fp32. Raises UnsupportedModelError when a size does not fit the kernels.
     """
 
     def __init__(

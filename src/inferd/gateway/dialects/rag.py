@@ -22,6 +22,7 @@ from inferd.gateway.dialects.openai.call import parse
 from inferd.gateway.errors import json_response
 from inferd.gateway.json_fields import convert, integral
 from inferd.gateway.router import Model
+from inferd.gateway.schemas import TEXT, integer, post
 from inferd.metrics.requests import Targets
 from inferd.rag.chunks import MAX_WORDS, Chunk, split
 from inferd.rag.prompts import citations_in, messages_of
@@ -62,6 +63,23 @@ class Found:
 
     sources: list[Hit]
     stages: dict[str, float]
+
+
+def paths() -> dict[str, Any]:
+    """For the OpenAPI document: the routes that change nothing."""
+    query: dict[str, Any] = {
+        "collection": {"type": "string", "minLength": 1},
+        "query": {"type": "string", "pattern": r"\S"},
+        "top_k": integer(1, MAX_TOP_K),
+        "rerank_model": TEXT,
+    }
+    search = {"type": "object", "required": ["collection", "query"], "properties": query, "additionalProperties": False}
+    answer = {"type": "object", "required": ["collection", "query"], "properties": query}
+    found = {"type": "object", "required": ["sources", "stages"]}
+    return {
+        "/v1/rag/search": post("The chunks of documents that fit a query", search, found),
+        "/v1/rag/answer": post("An answer from documents, with its sources", answer, found, streams=True),
+    }
 
 
 def routes(gateway: Gateway) -> list[Route]:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from inferd.engine.thinking import FORCE, Encoder, EndOfThinking, end_of_thinking
 from inferd.executors.base import F32, I32, U32
 from inferd.structured.compiler import Grammar, compiled
-from inferd.types import SamplingParams
+from inferd.types import SamplingParams, ThinkingBudget
 
 _NO_IDS: I32 = np.empty(0, np.int32)
 _NO_VALUES: F32 = np.empty(0, np.float32)
-
-
-class Encoder(Protocol):
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,17 +27,27 @@ class Constraints:
     bans_after: tuple[tuple[tuple[int, ...], int], ...]  # (the tokens before, the token that completes a bad word)
     mask: U32 | None  # (ceil(vocab / 32),) bit set = allowed
     has_penalties: bool
+    thinking: EndOfThinking | None
     grammar: Grammar | None
-    unwanted_ends: I32  # (U,) with a grammar under ignore_eos: what may end the output only where nothing else may follow
+    unwanted_ends: (
+        I32  # (U,) with a grammar under ignore_eos: what may end the output only where nothing else may follow
+    )
 
     @property
     def is_free(self) -> bool:
         """No row of this request needs more than its numbers, and the mask of its grammar if it has one."""
         has_bias = len(self.bias_ids) or len(self.early_bans) or self.bans_after
+        if self.thinking is not None:
+            return False
         return not has_bias and self.mask is None and not self.has_penalties
 
     def row_bias(self, token_ids: Sequence[int], num_output_tokens: int) -> tuple[I32, F32]:
         """(ids, values) added to the logits of the next token; one id may appear twice."""
+        if self.thinking is not None:
+            output = token_ids[len(token_ids) - num_output_tokens :]
+            forced = self.thinking.next_id(output)
+            if forced is not None:
+                return np.array([forced], np.int32), np.array([FORCE], np.float32)
         has_bans = num_output_tokens < self.min_tokens and self.grammar is None  # with a grammar: see narrow
         bans = self.early_bans if has_bans else _NO_IDS
         completing = [last for before, last in self.bans_after if _ends_with(token_ids, before, num_output_tokens)]
@@ -51,7 +57,6 @@ class Constraints:
         values = np.full(len(ids), -np.inf, np.float32)
         values[: len(self.bias_values)] = self.bias_values
         return ids, values
-
 
     def narrow(self, mask: U32, token_ids: Sequence[int], num_output_tokens: int) -> bool:
         """Takes out of a grammar's mask (ceil(vocab / 32),), in place, what this request does not want besides.
@@ -82,7 +87,11 @@ def _ends_with(token_ids: Sequence[int], before: tuple[int, ...], num_output_tok
 
 
 def constraints_of(
-    sampling: SamplingParams, encoder: Encoder, vocab_size: int, eos_token_ids: Iterable[int]
+    sampling: SamplingParams,
+    encoder: Encoder,
+    vocab_size: int,
+    eos_token_ids: Iterable[int],
+    thinking: ThinkingBudget | None = None,
 ) -> Constraints:
     """sampling's token ids are already checked against vocab_size."""
     words = _bad_words(sampling.bad_words, encoder)
@@ -101,6 +110,7 @@ def constraints_of(
         bans_after=tuple((word[:-1], word[-1]) for word in words if len(word) > 1),
         mask=_mask(sampling.allowed_token_ids, vocab_size),
         has_penalties=penalties != (1, 0, 0),
+        thinking=end_of_thinking(thinking, encoder),
         grammar=grammar,
         unwanted_ends=np.array(unwanted, np.int32),
     )

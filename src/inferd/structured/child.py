@@ -18,9 +18,9 @@ from inferd.errors import InvalidRequestError
 from inferd.structured.grammar import Controls, to_grammar
 from inferd.structured.trial import new_matcher, new_tokenizer
 
-MAX_CPU_SECONDS = 2.0
+MAX_CPU_SECONDS = 1.0
 MAX_MEMORY = 192 * 2**20  # bytes beyond what the process has at its start
-_STACK_SIZE = 2**20  # bytes; less than any thread of the worker has
+_STACK_SIZE = 4 * 2**20  # bytes; half of what a thread of the worker has
 
 
 def main() -> None:

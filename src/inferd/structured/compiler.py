@@ -1,4 +1,4 @@
-"""GrammarCompiler: from what a request asks to a grammar its sequences can follow; each distinct one is compiled once."""
+"""GrammarCompiler: what a request asks becomes a grammar that sequences can follow; the same one is compiled once."""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ def _lazy(value: str, controls: Controls) -> str:
     """Free text in which a `begin` binds what follows. A lazy lexeme ends at the first `begin`, so that the tag is the
     only way on; control tokens are no text to the compiler and are listed."""
     tags = _tags(value)
-    rules, starts, lasts = [], [], ["TEXT"]
+    rules: list[str] = []
+    starts: list[str] = []
+    lasts = ["TEXT"]
     first_ids: set[int] = set()
     for at, (begin, bodies, end) in enumerate(tags):
         pieces = controls.pieces(begin)

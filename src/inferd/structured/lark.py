@@ -16,7 +16,9 @@ JSON_OPTIONS = {
 }
 
 _DIRECTIVE = re.compile(r"%(json|llguidance)\b")
-_ATTRIBUTES = re.compile(r"^[ \t]*[?!]?[\w-]+[ \t]*\[[^\]\n]*\b(max_tokens|temperature|stop|stop_capture)\b[ \t]*=", re.M)
+_ATTRIBUTES = re.compile(
+    r"^[ \t]*[?!]?[\w-]+[ \t]*\[[^\]\n]*\b(max_tokens|temperature|stop|stop_capture)\b[ \t]*=", re.M
+)
 _UNICODE_ESCAPE = re.compile(r"\\\\|\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _DECODER = json.JSONDecoder()
 _GBNF_RULE = re.compile(r"^[ \t]*[A-Za-z][\w-]*[ \t]*::=", re.M)

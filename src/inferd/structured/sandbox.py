@@ -17,7 +17,7 @@ from inferd.errors import EngineError
 from inferd.structured.grammar import Controls
 from inferd.structured.schema import refusal
 
-MAX_WALL_SECONDS = 10.0  # its own limit is 2 s of processor time
+MAX_WALL_SECONDS = 10.0  # its own limit is 1 s of processor time
 
 
 class Sandbox:

@@ -7,6 +7,7 @@ keys under minProperties and old dialects pass it with less meaning than they ha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
@@ -14,11 +15,15 @@ from typing import Any
 from inferd.errors import InvalidRequestError
 
 MAX_DEPTH = 64  # of schemas in schemas
+MAX_MESSAGE = 300  # characters; names and patterns of a client are repeated in them
+_MAX_PAIRED = 64  # options of a oneOf that are compared in pairs
 
 _SINGLE = frozenset("items additionalItems additionalProperties".split())
 _LISTS = frozenset("anyOf oneOf allOf prefixItems".split())
 _MAPS = frozenset("properties patternProperties $defs definitions".split())
 _NUMBERS = frozenset("const enum minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
+_BOUNDS = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum".split())
+_MERGING = frozenset("anyOf oneOf $ref".split())
 _PLAIN = frozenset("type required minItems maxItems minProperties maxProperties minLength maxLength".split())
 # say nothing about what is valid; left out before compiling, so that no reference can lead into them
 _ANNOTATIONS = frozenset(
@@ -40,11 +45,19 @@ _DIALECTS = frozenset(
     "json-schema.org/draft/2020-12/schema json-schema.org/draft/2019-09/schema json-schema.org/draft-07/schema "
     "json-schema.org/draft-06/schema json-schema.org/draft-04/schema json-schema.org/schema".split()
 )
+_UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+_UNWRITABLE_IN_PATTERN = re.compile(
+    r"[\x00-\x07\x0b\x0e-\x1f\x7f]|\\(?:[avc0]|(?:x|u00)(?:0[0-7bBeEfF]|1[0-9a-fA-F]|7[fF])|[xuU]\{)"
+)
 _FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid uri".split())
 
 
+Marks = tuple[set[str], dict[str, set[Any]]]  # types, and per required property its few values
+
+
 def refusal(message: str) -> InvalidRequestError:
-    return InvalidRequestError(f"structured_outputs: {message}", param="structured_outputs")
+    shown = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
+    return InvalidRequestError(f"structured_outputs: {shown}", param="structured_outputs")
 
 
 def parse_json(text: str, what: str) -> Any:
@@ -81,6 +94,8 @@ class _Walk:
         self._root = root
         self.places: set[str] = set()  # JSON pointers of all schemas
         self.references: list[tuple[str, str]] = []  # (pointer, where it stands)
+        self._bounds: list[Mapping[str, Any]] = []  # schemas that bound numbers
+        self._merges = False  # bounds of several of them may meet in one
 
     def visit(self, schema: Any, place: str, depth: int) -> Any:
         self.places.add(place)
@@ -94,6 +109,7 @@ class _Walk:
         for keyword, value in schema.items():
             self._take(kept, keyword, value, place, depth)
         _check_min_properties(schema, place)
+        self._check_bounds(schema, place)
         if "oneOf" in kept and self._exclude_each_other(schema["oneOf"]):
             kept = {("anyOf" if k == "oneOf" else k): v for k, v in kept.items()} if "anyOf" not in kept else kept
         return kept
@@ -109,7 +125,7 @@ class _Walk:
         elif keyword in _PLAIN or keyword in _MAPS or keyword in _LISTS:
             kept[keyword] = value  # of a wrong type: the compiler says so
         elif keyword in _NUMBERS:
-            _check_numbers(value, here)
+            _check_constants(value, here)
             kept[keyword] = value
         elif keyword == "$ref":
             kept[keyword] = self._reference(value, here)
@@ -119,9 +135,21 @@ class _Walk:
         else:
             _check_annotation(keyword, value, place)
 
+    def _check_bounds(self, schema: Mapping[str, Any], place: str) -> None:
+        """The compiler lets a whole bound itself pass where it is excluded and the other bound is less than 1 away."""
+        self._merges |= "allOf" in schema or not (_BOUNDS.isdisjoint(schema) or _MERGING.isdisjoint(schema))
+        self._bounds += [schema] if not _BOUNDS.isdisjoint(schema) else []
+        among = self._bounds if self._merges else [schema]
+        ends = {value for one in among for value in _numbers(one, *_BOUNDS)}
+        values = {value for one in among for value in _numbers(one, "exclusiveMinimum", "exclusiveMaximum")}
+        if any(value == int(value) and 0 < abs(value - end) < 1 for value in values for end in ends):
+            raise refusal(f"{place}: bounds less than 1 apart, a whole one of them excluded, cannot be held to")
+
     def _reference(self, value: Any, here: str) -> str:
         if not isinstance(value, str) or not (value == "#" or value.startswith("#/")):
-            raise refusal(f"{here}: only references into the same document (#/…) are followed, got {str(value)[:100]!r}")
+            raise refusal(
+                f"{here}: only references into the same document (#/…) are followed, got {str(value)[:100]!r}"
+            )
         self.references.append((value, here))
         return value
 
@@ -129,8 +157,10 @@ class _Walk:
         """Provably at most one of the options holds: their types differ, or a required property tells them apart."""
         if not isinstance(options, list):
             return False
-        known = [self._resolved(option) for option in options]
-        return all(_differ(self._marks(a), self._marks(b)) for a, b in combinations(known, 2))
+        marks = [self._marks(self._resolved(option)) for option in options]
+        if any(_is_told_apart_by(name, marks) for name in (marks[0][1] if marks else ())):
+            return True
+        return len(marks) <= _MAX_PAIRED and all(_differ(a, b) for a, b in combinations(marks, 2))
 
     def _resolved(self, schema: Any) -> dict[str, Any]:
         for _ in range(8):
@@ -146,7 +176,7 @@ class _Walk:
             node = node.get(name) if isinstance(node, dict) else None
         return node
 
-    def _marks(self, schema: Mapping[str, Any]) -> tuple[set[str], dict[str, set[Any]]]:
+    def _marks(self, schema: Mapping[str, Any]) -> Marks:
         """(the types it allows, per required property the few values it may have)."""
         types = schema.get("type")
         properties, marks = schema.get("properties"), {}
@@ -157,6 +187,11 @@ class _Walk:
                 if values is not None:
                     marks[name] = values
         return set(filter(_is_text, types if isinstance(types, list) else [types])), marks
+
+
+def _numbers(schema: Mapping[str, Any], *keywords: str) -> list[float]:
+    found = (schema.get(keyword) for keyword in keywords)
+    return [value for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
 
 
 def _is_text(value: Any) -> bool:
@@ -170,7 +205,12 @@ def _constants(schema: Mapping[str, Any]) -> set[Any] | None:
     return {(isinstance(value, bool), value) for value in values}  # 1 is 1.0 in JSON, but not true
 
 
-def _differ(a: tuple[set[str], dict[str, set[Any]]], b: tuple[set[str], dict[str, set[Any]]]) -> bool:
+def _is_told_apart_by(name: str, marks: list[Marks]) -> bool:
+    values = [of.get(name) for _, of in marks]
+    return None not in values and sum(map(len, filter(None, values))) == len(set().union(*filter(None, values)))
+
+
+def _differ(a: Marks, b: Marks) -> bool:
     (types_a, marks_a), (types_b, marks_b) = a, b
     if types_a and types_b and not _widened(types_a) & _widened(types_b):
         return True
@@ -196,8 +236,9 @@ def _check_annotation(keyword: str, value: Any, place: str) -> None:
         raise refusal(f"the keyword {keyword[:100]!r} at {place} is not supported")
 
 
-def _check_numbers(value: Any, place: str) -> None:
-    """The compiler counts in doubles: what is not one would be rounded to another number."""
+def _check_constants(value: Any, place: str) -> None:
+    """The compiler counts in doubles, so that other numbers would be rounded; and characters that it may not escape
+    (lark.JSON_OPTIONS) would be left out of a text."""
     stack = [value]
     while stack:
         item = stack.pop()
@@ -205,6 +246,8 @@ def _check_numbers(value: Any, place: str) -> None:
             stack += item.values() if isinstance(item, dict) else item
         elif isinstance(item, int) and abs(item) > 2**53:
             raise refusal(f"{place}: whole numbers beyond 2**53 cannot be held to exactly")
+        elif isinstance(item, str) and _UNWRITABLE.search(item):
+            raise refusal(f"{place}: control characters other than \\b, \\f, \\n, \\r and \\t cannot be written")
 
 
 def _check_min_properties(schema: Mapping[str, Any], place: str) -> None:
@@ -219,7 +262,9 @@ def _check_min_properties(schema: Mapping[str, Any], place: str) -> None:
 
 def _check_format(value: Any, place: str) -> None:
     if not isinstance(value, str) or value not in _FORMATS:
-        raise refusal(f"{place}: the format {str(value)[:100]!r} is not supported; known: {', '.join(sorted(_FORMATS))}")
+        raise refusal(
+            f"{place}: the format {str(value)[:100]!r} is not supported; known: {', '.join(sorted(_FORMATS))}"
+        )
 
 
 def _check_pattern(value: Any, place: str) -> None:
@@ -228,6 +273,9 @@ def _check_pattern(value: Any, place: str) -> None:
         raise refusal(f"{place} must be a string")
     at, in_class = 0, False
     while at < len(value):
+        found = _UNWRITABLE_IN_PATTERN.match(value, at)
+        if found and (not in_class or value[at - 1] + value[found.end() : found.end() + 1] == "[]"):
+            raise refusal(f"{place}: control characters other than \\b, \\f, \\n, \\r and \\t cannot be written")
         if value[at] == "\\":
             at += 2
             continue

@@ -1,6 +1,7 @@
 """Eight tenants on one server, without and with a ninth that floods it. fairness.py [--seconds 25] [--flood 64]
 
-Each tenant is a key with one closed-loop client: 64 random words, 64 tokens, 0 to 0.4 s to read them, and so on. flood is a key with 64 requests at once, always: 400 words, 256 tokens. Greedy, end-of-sequence ignored.
+Each tenant is a key with one closed-loop client: 64 random words, 64 tokens, 0 to 0.4 s to read them, and so on. The
+flood is a key with 64 requests at once, always: 400 words, 256 tokens. Greedy, end-of-sequence ignored.
 """
 
 from __future__ import annotations

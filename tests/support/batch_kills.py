@@ -35,7 +35,7 @@ class Tally:
     doubled: int = 0
     wrong: int = 0
     failed: int = 0
-    statuses_at_kills: Counter[str] = field(default_factory=Counter)
+    statuses_at_kills: dict[str, int] = field(default_factory=dict)  # of the latest batches
 
     @property
     def is_clean(self) -> bool:
@@ -55,7 +55,8 @@ class Killing:
                 while process.poll() is None and self._num_kills < num_kills:
                     with contextlib.suppress(*_GONE):
                         self._fill(client)
-                    time.sleep(self._rng.choice((0.0, 0.02, 0.3)) * self._rng.random())
+                    with contextlib.suppress(*_GONE):
+                        self._wait(client)
                     with contextlib.suppress(*_GONE):
                         self._kill(client, psutil.Process(process.pid))
         with running(batch_dir=str(self._folder)) as (url, _), self._client(url) as client:
@@ -76,16 +77,30 @@ class Killing:
         batches = client.get("/v1/batches?limit=100").json()["data"]
         num_open = sum(batch["status"] in ("validating", "in_progress", "finalizing") for batch in batches)
         for _ in range(MAX_OPEN - num_open):
-            count = self._rng.choice((1, 3, 20, 150))
+            count = self._rng.choice((1, 3, 20, 100))
             data = "".join(json.dumps(_line(i, self._rng)) + "\n" for i in range(count))
             file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": data.encode()}).json()
             fields = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
             fields["metadata"] = {"count": f"{count}"}
             client.post("/v1/batches", json=fields).raise_for_status()
 
+    def _wait(self, client: httpx.Client) -> None:
+        """Any time, or until a batch is about to end."""
+        deadline = time.monotonic() + self._rng.choice((0.0, 0.2, 1.0)) * self._rng.random()
+        if self._rng.random() < 0.6:
+            time.sleep(max(0.0, deadline - time.monotonic()))
+            return
+        deadline += 1.0
+        while time.monotonic() < deadline:
+            for batch in client.get("/v1/batches?limit=3").json()["data"]:
+                counts = batch["request_counts"]
+                if batch["status"] in ("validating", "finalizing") or 0 < counts["total"] == counts["completed"] + 1:
+                    return
+
     def _kill(self, client: httpx.Client, gateway: psutil.Process) -> None:
         for batch in client.get("/v1/batches?limit=3").json()["data"]:
-            self.tally.statuses_at_kills[batch["status"]] += 1
+            seen = self.tally.statuses_at_kills
+            seen[batch["status"]] = seen.get(batch["status"], 0) + 1
         if self._rng.random() < 0.5:
             workers = [child for child in gateway.children() if "inferd.worker" in " ".join(child.cmdline())]
             if workers:
@@ -122,7 +137,7 @@ class Killing:
 
 def _line(number: int, rng: random.Random) -> dict[str, Any]:
     prompt = f"<pace>{number}."  # a step of 5 ms
-    body = {"model": "mock/model", "prompt": prompt, "max_tokens": rng.choice((12, 20, 60))}
+    body = {"model": "mock/model", "prompt": prompt, "max_tokens": rng.choice((11, 12, 20))}
     return {"custom_id": f"{number}", "method": "POST", "url": "/v1/completions", "body": body}
 
 

@@ -6,7 +6,7 @@ _MAX_ROWS = 64  # decode rows with a figure of their own
 _WEIGHT = 0.15  # of a new measurement
 _MAX_JUMP = 1.5  # a measurement counts as at most this much more than the figure: a stall is not a cost
 _MIN_PREFILL = 16  # rows of a prompt; fewer cost about as much as rows of decodes, and say little about long chunks
-_LINE_WEIGHT = 0.03
+_LINE_WEIGHT = 0.03  # of the latest step
 _MIN_VARIANCE = 0.02
 _MIN_SHARE_OF_MEAN = 0.2
 _FIRST_GUESS_PER_ROW = 0.04  # of a one-row step, for each further row, until measured
@@ -71,20 +71,23 @@ class RowLine:
     """
 
     def __init__(self) -> None:
+        self._num_steps = 0
         self._rows = self._seconds = 0.0  # means
         self._variance = self._covariance = 0.0  # of rows; of rows and seconds
         self._slope = 0.0
 
     def observe(self, num_rows: int, seconds: float) -> None:
-        if not self._seconds:
+        self._num_steps += 1
+        if self._num_steps == 1:
             self._rows, self._seconds = num_rows, seconds
             return
+        weight = max(_LINE_WEIGHT, 1 / self._num_steps)
         off_rows = num_rows - self._rows
         off_seconds = min(seconds, self.seconds(num_rows) * _MAX_JUMP) - self._seconds
-        self._rows += _LINE_WEIGHT * off_rows
-        self._seconds += _LINE_WEIGHT * off_seconds
-        self._variance = (1 - _LINE_WEIGHT) * (self._variance + _LINE_WEIGHT * off_rows * off_rows)
-        self._covariance = (1 - _LINE_WEIGHT) * (self._covariance + _LINE_WEIGHT * off_rows * off_seconds)
+        self._rows += weight * off_rows
+        self._seconds += weight * off_seconds
+        self._variance = (1 - weight) * (self._variance + weight * off_rows * off_rows)
+        self._covariance = (1 - weight) * (self._covariance + weight * off_rows * off_seconds)
         if self._variance > _MIN_VARIANCE:  # else steps are all alike, and the slope stays what it was
             self._slope = self._covariance / self._variance
 
@@ -112,19 +115,27 @@ class Room:
     def __init__(self, clock: StepClock) -> None:
         self._clock = clock
         self._left = 0.0  # seconds
+        self._is_endless = False
+        self._last_seconds = 0.0  # of the last step with rows of its own, without more
         self._own = 0, 0
         self._per_row = 0.0, 0.0
 
-    def open(self, num_decode_rows: int, num_prefill_rows: int) -> None:
-        """For a step with so many rows of its own; one without any has room for everything."""
+    def open(self, num_decode_rows: int, num_prefill_rows: int, *, is_pause: bool = False) -> None:
+        """For a step with so many rows of its own. One without any has room for everything, but in a pause of those
+        that come first only for as much as makes it as long as their last one."""
         self._own = num_decode_rows, num_prefill_rows
+        self._is_endless = self._own == (0, 0) and not is_pause
         self._per_row = self._clock.row_seconds(num_prefill_rows)
         seconds = self._clock.step_seconds(num_decode_rows, num_prefill_rows)
-        self._left = min(self._left, self._per_row[0]) + (self.MAX_STRETCH - 1) * seconds
+        if self._own != (0, 0):
+            self._last_seconds = seconds
+            self._left = min(self._left, self._per_row[0]) + (self.MAX_STRETCH - 1) * seconds
+        else:
+            self._left = self._last_seconds - seconds
 
     def rows(self, wanted: int, num_decode_rows: int, num_prefill_rows: int) -> int:
         """How many of the wanted rows fit when the step has so many by now: 1 is of a decode, more are of a prompt."""
-        if self._own == (0, 0):
+        if self._is_endless:
             return wanted
         per_row = self._per_row[wanted > 1]
         left = self._left - self._taken(num_decode_rows, num_prefill_rows)

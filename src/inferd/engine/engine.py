@@ -85,11 +85,15 @@ class Engine:
         return events
 
     def add(self, request: GenerateRequest) -> None:
-        """Queues a request; its structured_outputs are compiled (structured.GrammarCompiler). Raises InvalidRequestError or ContextLengthError naming what cannot be served, and
-        OverloadedError when the queue is full."""
+        """Queues a request, whose structured_outputs are compiled (structured.compiler.Grammar).
+
+        Raises InvalidRequestError or ContextLengthError naming what cannot be served, and OverloadedError when the
+        queue is full."""
         max_tokens = self._check(request)
         sampling, now = request.sampling, time.perf_counter()
-        constraints = constraints_of(sampling, self._tokenizer, self._vocab_size, self._eos_token_ids)
+        constraints = constraints_of(
+            sampling, self._tokenizer, self._vocab_size, self._eos_token_ids, request.thinking
+        )
         if not self._requests:
             self._recorder.wake(now)
         state = RequestState(

@@ -6,6 +6,7 @@ known under a token budget. Prefill in chunks, prefix reuse and recompute after 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,9 @@ from inferd.engine.tenants import Tenant, Tenants
 from inferd.engine.text import SequenceText
 
 _WATERMARK_BLOCKS = 1  # kept free at admission, so that the newcomer does not preempt on its first decode
+_PAUSE_SECONDS = 0.05  # in which a client that got its answer sends its next request
+_BACKGROUND_STEP_SECONDS = 0.05
+_BACKGROUND_MIN_CHUNK = 16
 
 Rows = Callable[[Sequence, int], int]  # how many of so many tokens a sequence may compute in the step
 
@@ -83,7 +87,8 @@ class Scheduler:
         self._kv_cache = kv_cache
         self._max_num_seqs = max_num_seqs
         self._token_budget = token_budget
-        self._room = Room(clock)
+        self._clock, self._room = clock, Room(clock)
+        self._pause_until = 0.0  # by time.perf_counter: until then the foreground only pauses
         self._tenants = Tenants()
         self._running: list[Sequence] = []
         self._free_slots = list(range(max_num_seqs - 1, -1, -1))
@@ -127,17 +132,35 @@ class Scheduler:
         decodes = [s for s in self._running if s.num_tokens - s.num_computed_tokens == 1]
         prompts = [s for s in self._running if s.num_tokens - s.num_computed_tokens != 1]
         step = _Step(self._token_budget, decodes, prompts)
-        self._plan_decodes(step, tenants.is_background, tenants.share)
-        step.budget = min(step.budget, prefill_budget(step.num_decode_rows))
-        self._plan_prompts(step, tenants.is_background, tenants.share)
+        is_pause = tenants.is_background and time.perf_counter() < self._pause_until
+        if not is_pause:
+            self._plan_shares(step, prefill_budget)
         if len(step.planned) < len(self._running) or tenants.num_waiting:
-            self._plan_more(step)
+            self._plan_more(step, is_pause)
+        if not step.planned:
+            self._plan_shares(step, prefill_budget)
+        if not tenants.is_background:
+            self._pause_until = time.perf_counter() + _PAUSE_SECONDS
         return list(step.planned.values())
 
-    def _plan_more(self, step: _Step) -> None:
+    def _plan_shares(self, step: _Step, prefill_budget: Callable[[int], int]) -> None:
+        """What the shares of tenants cover: of the foreground, of the background when that is alone."""
+        is_background, share = self._tenants.is_background, self._tenants.share
+        self._plan_decodes(step, is_background, share)
+        step.budget = min(step.budget, prefill_budget(step.num_decode_rows))
+        if is_background:
+            step.budget = min(step.budget, self._background_budget(step.num_decode_rows))
+        self._plan_prompts(step, is_background, share)
+
+    def _background_budget(self, num_decode_rows: int) -> int:
+        """Prompt tokens of a step of the background alone: the foreground that comes meanwhile waits for its end."""
+        rows = self._clock.prefill_rows_within(_BACKGROUND_STEP_SECONDS, num_decode_rows)
+        return self._token_budget if rows is None else max(rows, _BACKGROUND_MIN_CHUNK)
+
+    def _plan_more(self, step: _Step, is_pause: bool) -> None:
         """What the step has room for beside the rows of those within their share."""
         own = [one.num_tokens for one in step.planned.values() if not self._tenants.of(one.sequence).is_over]
-        self._room.open(own.count(1), sum(own) - own.count(1))
+        self._room.open(own.count(1), sum(own) - own.count(1), is_pause=is_pause)
 
         def rows(sequence: Sequence, wanted: int) -> int:
             return self._room.rows(wanted, step.num_decode_rows, step.num_prompt_rows)

@@ -35,6 +35,16 @@ class Version:
             return [self.session.run(calls[0], outputs)]
         return _run_joined(self.session, calls, outputs)
 
+    def run_rows(self, call: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The outputs of all rows of one call; row by row where they must not be computed together."""
+        if self.is_batched:
+            return self.session.run(call, outputs)
+        rows = range(num_rows(call))
+        alone = [
+            self.session.run({name: array[row : row + 1] for name, array in call.items()}, outputs) for row in rows
+        ]
+        return [np.concatenate(parts) for parts in zip(*alone, strict=True)]
+
     def to_json(self) -> dict[str, Any]:
         inputs = [spec.to_json() for spec in self.session.inputs]
         outputs = [spec.to_json() for spec in self.session.outputs]

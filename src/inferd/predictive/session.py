@@ -47,7 +47,7 @@ class Session:
         return all(spec.shape is not None and spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs))
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """The outputs of these names. Raises InvalidRequestError for inputs that the model refuses, else EngineError."""
+        """Of these names. Raises InvalidRequestError for inputs that the model refuses, or EngineError."""
         try:
             return list(self._session.run(list(outputs), dict(inputs)))
         except self._runtime.capi.onnxruntime_pybind11_state.InvalidArgument as error:

@@ -14,10 +14,12 @@ from inferd.gateway.kserve_grpc import kserve_pb2 as pb
 
 _LENGTH = struct.Struct("<I")
 # datatype -> the field of its values, and the letter that array.array knows it by
-_CONTENTS = {"INT8": ("int_contents", "b"), "INT16": ("int_contents", "h"), "INT32": ("int_contents", "i"),
-             "INT64": ("int64_contents", "q"), "UINT8": ("uint_contents", "B"), "UINT16": ("uint_contents", "H"),
-             "UINT32": ("uint_contents", "I"), "UINT64": ("uint64_contents", "Q"), "FP32": ("fp32_contents", "f"),
-             "FP64": ("fp64_contents", "d"), "BOOL": ("bool_contents", "B"), "BYTES": ("bytes_contents", "")}  # fmt: skip
+_CONTENTS = {
+    "INT8": ("int_contents", "b"), "INT16": ("int_contents", "h"), "INT32": ("int_contents", "i"),
+    "INT64": ("int64_contents", "q"), "UINT8": ("uint_contents", "B"), "UINT16": ("uint_contents", "H"),
+    "UINT32": ("uint_contents", "I"), "UINT64": ("uint64_contents", "Q"), "FP32": ("fp32_contents", "f"),
+    "FP64": ("fp64_contents", "d"), "BOOL": ("bool_contents", "B"), "BYTES": ("bytes_contents", ""),
+}  # fmt: skip
 
 
 def to_body(request: Any) -> tuple[bytes, int]:

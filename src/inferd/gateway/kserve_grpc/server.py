@@ -56,7 +56,7 @@ class GrpcServer:
         await self._server.stop(_STOP_SECONDS)
 
 
-class Failure(Exception):
+class GatewayError(Exception):
     """An answer of the gateway that is an error."""
 
     def __init__(self, answer: Answer) -> None:
@@ -120,7 +120,7 @@ class Service:
         path = _model_path(request, request.model_name, request.model_version) + "/infer"
         answer = await self._inner.ask(caller, "POST", path, body, **{_HEAD_LEN: str(head_len)})
         if answer.status != 200:
-            raise Failure(answer)
+            raise GatewayError(answer)
         response: Message = from_body(answer.body, int(answer.headers.get(_HEAD_LEN, len(answer.body))))
         return response
 
@@ -129,19 +129,19 @@ class Service:
         path = f"/v2/repository/models/{request.model_name}/{what}"
         answer = await self._inner.ask(caller, "POST", path, body)
         if answer.status != 200:
-            raise Failure(answer)
+            raise GatewayError(answer)
 
     async def _json(self, caller: Caller, method: str, path: str, body: bytes = b"") -> Any:
         answer = await self._inner.ask(caller, method, path, body)
         if answer.status != 200:
-            raise Failure(answer)
+            raise GatewayError(answer)
         return msgspec.json.decode(answer.body)
 
     async def _is_fine(self, caller: Caller, path: str) -> bool:
         """False for what is not ready or not there; other errors are raised."""
         answer = await self._inner.ask(caller, "GET", path)
         if answer.status not in (200, 404, 503):
-            raise Failure(answer)
+            raise GatewayError(answer)
         return answer.status == 200
 
 
@@ -151,7 +151,8 @@ def _model_path(request: Any, name: str = "", version: str = "") -> str:
 
 
 def _filled(message: M, fields: Any) -> M:
-    return json_format.ParseDict(fields, message)
+    json_format.ParseDict(fields, message)
+    return message
 
 
 def _address(peer: str) -> tuple[str, int] | None:
@@ -197,8 +198,8 @@ def _unary(service: Service, method: Method) -> Callable[[Any, Any], Awaitable[M
     async def answer(request: Any, context: Any) -> Message:
         try:
             return await method(request, service.caller(context))
-        except Failure as failure:
-            code, message = failure.code, str(failure)
+        except GatewayError as error:
+            code, message = error.code, str(error)
         except InvalidRequestError as error:
             code, message = grpc.StatusCode.INVALID_ARGUMENT, error.message
         await context.abort(code, message)
@@ -215,8 +216,8 @@ def _streamed(service: Service) -> Callable[[Any, Any], AsyncIterator[Message]]:
         async for request in requests:
             try:
                 yield pb.ModelStreamInferResponse(infer_response=await service.infer(request, caller))
-            except Failure as failure:
-                yield pb.ModelStreamInferResponse(error_message=str(failure))
+            except GatewayError as error:
+                yield pb.ModelStreamInferResponse(error_message=str(error))
             except InvalidRequestError as error:
                 yield pb.ModelStreamInferResponse(error_message=error.message)
 

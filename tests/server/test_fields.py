@@ -71,7 +71,7 @@ def test_bad_completions(url, body, param):
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"), ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 2}, "top_logprobs"), ({"logprobs": True, "top_logprobs": 101}, "top_logprobs"),
     ({"echo": True}, "echo"), ({"chat_template": "{{ 1 }}"}, "chat_template"), ({"tools": [{}]}, "tools"),
-    ({"tool_choice": "required"}, "tool_choice"), ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"tool_choice": "required"}, "tool_choice"), ({"response_format": {"type": "json"}}, "response_format"),
     ({"modalities": ["audio"]}, "modalities"), ({"chat_template_kwargs": []}, "chat_template_kwargs"),
     ({"continue_final_message": True, "messages": [{"role": "user", "content": ""}]}, "messages"),
 ])  # fmt: skip
@@ -224,7 +224,7 @@ def test_tokenize_and_back(url):
         answer = httpx.post(url + prefix + "/tokenize", json={"prompt": "aé", "return_token_strs": True}).json()
         assert answer == {"count": 3, "max_model_len": 4096, "tokens": [97, 195, 169], "token_strs": ["a", "�", "�"]}
         back = httpx.post(url + prefix + "/detokenize", json={"tokens": answer["tokens"]}).json()
-        assert back == {"prompt": "aé"}
+        assert back == {"prompt": "aé", "content": "aé"}
     assert httpx.post(url + "/tokenize", json={"messages": HI}).json()["tokens"] == [256, 104, 105]
     assert httpx.post(url + "/tokenize", json={}).status_code == 400
     assert httpx.post(url + "/tokenize", json={"prompt": "a", "messages": HI}).status_code == 400

@@ -15,7 +15,7 @@ from inferd.gateway.tools import for_template, name_of, schemas_of, told_of_tool
 from inferd.parsing.deltas import Delta
 from inferd.parsing.formats import TOOL_FORMATS, OutputFormat
 from inferd.parsing.parser import OutputParser
-from inferd.types import StructuredOutputs, TokenEvent
+from inferd.types import StructuredOutputs, ThinkingBudget, TokenEvent
 from inferd.worker.protocol import ChatPrompt, Generate, Ready
 
 ToolChoice = str  # "none", "auto", "required", or "=name" for that function
@@ -90,6 +90,7 @@ class ChatTurn:
             cache_salt=self.cache_salt,
             truncate_prompt_tokens=self.truncate_prompt_tokens,
             want_prompt_text=self.want_prompt_text,
+            thinking=self._budget(form),
         )
 
     def reader(self, ready: Ready) -> TurnReader:
@@ -110,11 +111,14 @@ class ChatTurn:
     def warnings(self, ready: Ready) -> tuple[str, ...]:
         """What was asked for and changes nothing with this model, in the names of this class."""
         form = format_of(ready)
-        asked = {
+        can_end = self.reasoning_effort == "none" and form.reasoning is not None
+        has_switch = form.knows_effort or form.reasoning_switch is not None or can_end
+        idle = {
             "thinks": self.thinks is True and not form.can_reason,
-            "reasoning_effort": self.reasoning_effort is not None and not (form.knows_effort or form.reasoning_switch),
+            "thinking_budget": self.thinking_budget is not None and not form.can_reason,
+            "reasoning_effort": self.reasoning_effort is not None and not has_switch,
         }
-        return tuple(f"{name} changes nothing: this model has no such switch" for name, is_so in asked.items() if is_so)
+        return tuple(f"{name} changes nothing: this model has no such switch" for name, is_so in idle.items() if is_so)
 
     @property
     def _offered(self) -> list[dict[str, Any]]:
@@ -127,11 +131,16 @@ class ChatTurn:
     def _is_parsed(self, form: OutputFormat) -> bool:
         return bool(self._offered) or form.can_reason
 
+    @property
+    def _thinks(self) -> bool | None:
+        """As asked, by either of two fields."""
+        if self.thinks is None and self.reasoning_effort is not None:
+            return self.reasoning_effort != "none"
+        return self.thinks
+
     def _template_kwargs(self, form: OutputFormat) -> dict[str, Any]:
         kwargs = dict(self.template_kwargs)
-        effort, thinks = self.reasoning_effort, self.thinks
-        if thinks is None and effort is not None and not form.knows_effort:
-            thinks = effort != "none"
+        effort, thinks = self.reasoning_effort, self._thinks
         if thinks is not None and form.reasoning_switch is not None:
             kwargs.setdefault(form.reasoning_switch, thinks)
         if effort is not None and form.knows_effort:
@@ -151,6 +160,21 @@ class ChatTurn:
         """How the template's switch stands."""
         value = self._template_kwargs(form).get(form.reasoning_switch) if form.reasoning_switch else None
         return value if isinstance(value, bool) else None
+
+    def _budget(self, form: OutputFormat) -> ThinkingBudget | None:
+        """Where the template cannot switch the reasoning off, it is ended at its begin."""
+        num_tokens, reasoning = self.thinking_budget, form.reasoning_format
+        if num_tokens is None and self._thinks is False and form.reasoning_switch is None:
+            num_tokens = 0
+        if num_tokens is None or self._switched(form) is False:
+            return None
+        if reasoning is None:
+            if form.can_reason and self.thinking_budget is not None:
+                message = "thinking_budget: not possible in this model's format"
+                raise InvalidRequestError(message, param="thinking_budget")
+            return None
+        begin = "" if self._opens_reasoning(form) else reasoning.begin
+        return ThinkingBudget(num_tokens=num_tokens, begin=begin, end=reasoning.end)
 
     def _constraint(self, form: OutputFormat) -> StructuredOutputs | None:
         tools = self._offered

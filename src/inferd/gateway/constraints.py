@@ -72,7 +72,9 @@ def thought_rule(form: OutputFormat, *, is_open: bool) -> str:
 
 
 def _after(structured: StructuredOutputs, thought: str) -> StructuredOutputs:
-    return _grammar(*_as_rule(structured), thought) if thought else structured
+    if not thought or structured.kind == "lazy":  # which is free text at first anyhow
+        return structured
+    return _grammar(*_as_rule(structured), thought)
 
 
 def _as_rule(structured: StructuredOutputs) -> tuple[str, str]:
@@ -88,7 +90,7 @@ def _as_rule(structured: StructuredOutputs) -> tuple[str, str]:
         case "choice":
             return " | ".join(map(_text, json.loads(value))), ""
         case _:
-            message = "a grammar cannot be combined with tools, or with this model's reasoning"
+            message = "a grammar cannot be combined with tools, or with reasoning: switch that off"
             raise InvalidRequestError(f"structured_outputs: {message}", param="structured_outputs")
 
 

@@ -26,7 +26,10 @@ class ToolCallBegin:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallArguments:
-    """A piece of the arguments' JSON text; all pieces of an index together are one JSON object."""
+    """A piece of the arguments' JSON text; all pieces of an index together are one JSON object.
+
+    But where the model broke off, or broke its JSON after the first piece: then they are what it wrote.
+    """
 
     index: int
     text: str

@@ -114,7 +114,7 @@ def _conversation(arguments: Any) -> list[dict[str, Any]]:
 
 
 def _text(render: Render, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-    """"" where the template refuses."""
+    """No text where the template refuses."""
     try:
         return render(messages, **options)
     except InferdError:

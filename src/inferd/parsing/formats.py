@@ -51,7 +51,8 @@ _MISTRAL = re.compile(_NAME + r"\s*(?:\[CALL_ID\]\s*\w+\s*)?(?:\[ARGS\])?\s*")
 _DEEPSEEK = re.compile(r"(?:(?:function)?<｜tool▁sep｜>)?\s*" + _NAME + r"\s*(?:<｜tool▁sep｜>)?\s*(?:```json)?\s*")
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
-    "hermes": ToolFormat(calls=(_TAGGED,)),
+    # small models that were taught the tags leave them out: Qwen2.5-Coder-1.5B writes its calls in a fence
+    "hermes": ToolFormat(calls=(_BARE, _TAGGED, _FENCED)),
     "qwen3_coder": ToolFormat(
         calls=(
             CallSyntax(begin="<tool_call>", ends=("</tool_call>",), body="xml"),

@@ -214,42 +214,47 @@ class OutputParser:
         source.at += 1
         name: str | None = None
         arguments: str | None = "{}"
-        has_begun = False
-        while True:
-            yield from source.space()
-            key = yield from source.string()
-            yield from source.space()
-            if key is None or not (yield from source.takes(":")):
-                is_over = key is None and (yield from source.takes("}"))
-                break
-            yield from source.space()
-            if has_begun:
-                yield from source.value()
-            elif syntax.is_vague and key not in _CALL_KEYS:
+        while (key := (yield from self._read_key())) is not None:
+            if syntax.is_vague and key not in _CALL_KEYS:
                 return False
-            elif key in ("name", "function") and name is None:
+            if key in ("name", "function") and name is None:
                 name = yield from source.string()
                 if not name or (syntax.is_vague and name not in self._tools):
                     return False
-            elif key in ("arguments", "parameters"):
-                if name is not None and (yield from source.peek()) == "{":
-                    has_begun = True
-                    self._begin(name)
-                    if not (yield from self._read_arguments(syntax)):
-                        return True
-                else:
-                    arguments = _as_arguments((yield from source.value()))
-            elif (yield from source.value()) is None:
-                return False
-            yield from source.space()
-            yield from source.takes(",")
-        if has_begun:
-            return True
-        if not is_over or name is None or arguments is None:
+            elif key not in ("arguments", "parameters"):
+                if (yield from source.value()) is None:
+                    return False
+            elif name is not None and (yield from source.peek()) == "{":
+                self._begin(name)
+                if (yield from self._read_arguments(syntax)):
+                    yield from self._skip_keys()
+                return True
+            else:
+                arguments = _as_arguments((yield from source.value()))
+        if name is None or arguments is None or not (yield from source.takes("}")):
             return False
         self._begin(name)
         self._argue(arguments)
         return True
+
+    def _read_key(self) -> Reading[str | None]:
+        """The next key of an object and its colon; None where there is none."""
+        source = self._source
+        yield from source.space()
+        yield from source.takes(",")
+        yield from source.space()
+        key = yield from source.string()
+        yield from source.space()
+        if key is None or not (yield from source.takes(":")):
+            return None
+        yield from source.space()
+        return key
+
+    def _skip_keys(self) -> Reading[None]:
+        """What follows the arguments in their object, up to its end."""
+        while (yield from self._read_key()) is not None:
+            yield from self._source.value()
+        yield from self._source.takes("}")
 
     def _read_arguments(self, syntax: CallSyntax) -> Reading[bool]:
         """Of the call that has begun; False where they are broken: then all up to the call's end belongs to them."""

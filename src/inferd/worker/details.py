@@ -50,4 +50,3 @@ def quantization_of(weights: Mapping[str, Weight]) -> str:
     for weight in weights.values():
         num_bytes[weight.kind] += weight.nbytes
     return num_bytes.most_common(1)[0][0].name if num_bytes else ""
-

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from inferd.gateway.calls import AnswerContext
+from inferd.gateway.dialects.openai.bodies import ChatBody
 from inferd.gateway.dialects.openai.logprobs import ChatLogprobs, CompletionLogprobs, prompt_logprobs
+from inferd.gateway.dialects.openai.message import Message
+from inferd.gateway.text import TextReader
 from inferd.metrics.cost import HostPrice
+from inferd.parsing.deltas import Delta, Reasoning
 from inferd.types import RequestTimings, TokenEvent
 from inferd.worker.client import Update
-from inferd.worker.protocol import Accepted
+from inferd.worker.protocol import Accepted, Ready
 
 if TYPE_CHECKING:
     from inferd.gateway.dialects.openai.call import Call
@@ -37,13 +41,13 @@ class Usage:
         if event.num_cached_tokens:
             self._num_cached[event.request_id] = event.num_cached_tokens
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, num_reasoning: int = 0) -> dict[str, Any]:
         body: dict[str, Any] = {
             "prompt_tokens": self.num_prompt,
             "completion_tokens": self.num_output,
             "total_tokens": self.num_prompt + self.num_output,
             "prompt_tokens_details": {"cached_tokens": sum(self._num_cached.values())},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": num_reasoning},
         }
         if self._price is not None and self._num_unmeasured == 0:
             body["cost"] = self._busy_seconds * self._price.per_second
@@ -83,13 +87,25 @@ class Timings:
 class Choice:
     """One sequence of the answer, as far as it has come."""
 
-    def __init__(self, index: int, call: Call, accepted: Accepted) -> None:
+    def __init__(self, index: int, call: Call, accepted: Accepted, ready: Ready) -> None:
         self.index = index
         self.accepted = accepted
-        self.finish_reason: str | None = None
+        self.reader = call.turn.reader(ready) if call.turn is not None else TextReader()
+        self._shows_reasoning = not isinstance(call.body, ChatBody) or call.body.include_reasoning
+        self._call_reason = "function_call" if call.is_legacy else "tool_calls"
         as_ids = call.body.return_tokens_as_token_ids
         shape = ChatLogprobs if call.is_chat else CompletionLogprobs
         self.logprobs: ChatLogprobs | CompletionLogprobs = shape(as_ids=as_ids)
+
+    @property
+    def finish_reason(self) -> str | None:
+        reason = self.reader.finish_reason
+        return self._call_reason if reason == "tool_calls" else reason
+
+    def read(self, event: TokenEvent) -> list[Delta]:
+        """What an event adds, without what the client does not want to see."""
+        deltas = self.reader.push(event)
+        return deltas if self._shows_reasoning else [one for one in deltas if not isinstance(one, Reasoning)]
 
 
 class Answer:
@@ -106,7 +122,11 @@ class Answer:
         self.head = {"id": call.id, "created": int(time.time()), "model": context.model}
         self.usage = Usage(accepted, context.price)
         self.timings = Timings(context.begin)
-        self.choices = [Choice(at * n + i, call, one) for at, one in enumerate(accepted) for i in range(n)]
+        idle = call.turn.warnings(context.ready) if call.turn is not None else ()
+        self._warnings = [*call.warnings, *(text.replace("thinking_budget", "thinking_token_budget") for text in idle)]
+        self.choices = [
+            Choice(at * n + i, call, one, context.ready) for at, one in enumerate(accepted) for i in range(n)
+        ]
         self._first_of = {one.request_id: at * n for at, one in enumerate(accepted)}
 
     def choice_of(self, event: TokenEvent) -> Choice:
@@ -124,13 +144,16 @@ class Answer:
         if not self.call.drops_output:
             self.usage.add(event)
 
+    def usage_json(self) -> dict[str, Any]:
+        return self.usage.to_json(sum(choice.reader.num_reasoning_tokens for choice in self.choices))
+
     def last_fields(self) -> dict[str, Any]:
         """What comes once, with the end of an answer."""
         fields: dict[str, Any] = {}
         if self.call.body.return_timings:
             fields["timings"] = self.timings.to_json()
-        if self.call.warnings:
-            fields["warnings"] = list(self.call.warnings)
+        if self._warnings:
+            fields["warnings"] = self._warnings
         return fields
 
     def logprobs_of(self, choice: Choice, update: Update) -> dict[str, Any] | None:
@@ -172,7 +195,7 @@ class WholeAnswer:
         kind = "chat.completion" if call.is_chat else "text_completion"
         body: dict[str, Any] = {**answer.head, "object": kind}
         body["choices"] = [row.to_json(call) for row in self._rows]
-        body["usage"] = answer.usage.to_json()
+        body["usage"] = answer.usage_json()
         if call.is_chat:
             body |= prompt_fields(call, answer.accepted[0])
             if self._rows[0].prompt_logprobs is not None:
@@ -183,10 +206,9 @@ class WholeAnswer:
 class _Row:
     def __init__(self, choice: Choice, call: Call) -> None:
         self._choice = choice
-        self._texts = [choice.accepted.prompt_text or ""] if call.echo else []
+        self._message = Message(choice.accepted.prompt_text or "" if call.echo else "")
         self._token_ids: list[int] = []
         self._logprobs: dict[str, Any] | None = None
-        self._stop_reason: int | str | None = None
         self.prompt_logprobs: list[dict[str, Any] | None] | None = None
 
     def add_prompt(self, answer: Answer, update: Update) -> None:
@@ -197,25 +219,22 @@ class _Row:
 
     def add(self, answer: Answer, update: Update) -> None:
         event = update.event
-        if event.finish_reason is not None:
-            self._choice.finish_reason = event.finish_reason
-            self._stop_reason = event.stop_reason
         if answer.call.drops_output:
-            self._choice.finish_reason, self._stop_reason = "length", None
             return
-        self._texts.append(event.text)
+        for delta in self._choice.read(event):
+            self._message.add(delta)
         self._token_ids += event.token_ids
         self._append(answer.logprobs_of(self._choice, update))
 
     def to_json(self, call: Call) -> dict[str, Any]:
-        text = "".join(self._texts)
         body: dict[str, Any] = {"index": self._choice.index}
         if call.is_chat:
-            body["message"] = {"role": "assistant", "content": text}
+            body["message"] = self._message.to_json(is_legacy=call.is_legacy)
         else:
-            body["text"] = text
-        body |= {"logprobs": self._logprobs, "finish_reason": self._choice.finish_reason}
-        body["stop_reason"] = self._stop_reason
+            body["text"] = self._message.content
+        reason = "length" if call.drops_output else self._choice.finish_reason
+        body |= {"logprobs": self._logprobs, "finish_reason": reason}
+        body["stop_reason"] = self._choice.reader.stop_reason
         if call.body.return_token_ids:
             body["token_ids"] = self._token_ids
         if not call.is_chat:

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.gateway.tools import checked_calls
 
 MAX_TOKEN_ID = 2**31 - 1
-ROLES = ("system", "developer", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_SHOWN_ROLES = {"developer": "system", "function": "tool"}
 
 
 class StreamOptions(msgspec.Struct):
@@ -45,6 +47,15 @@ class ChatBody(Body, kw_only=True):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] = {}
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool = True
+    functions: list[dict[str, Any]] = []
+    function_call: str | dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    thinking_token_budget: int | None = None
+    include_reasoning: bool = True
+    documents: list[dict[str, Any]] = []
 
 
 class CompletionBody(Body, kw_only=True):
@@ -53,12 +64,14 @@ class CompletionBody(Body, kw_only=True):
     echo: bool = False
     logprobs: int | None = None
     best_of: int | None = None
+    suffix: str = ""
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True):
     model: str | None = None
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] = []
     add_special_tokens: bool | None = None  # auto: for a prompt, not for messages
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -72,15 +85,18 @@ class DetokenizeBody(msgspec.Struct, kw_only=True):
 
 
 def message_of(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as templates want it: content is text, a developer is a system."""
+    """A message as ChatTurn wants it: content is text, a developer is a system, a function a tool."""
     role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"messages: role must be one of {', '.join(ROLES)}", param="messages")
     if isinstance(content, list):
         content = "".join(map(_part_text, content))
     if content is not None and not isinstance(content, str):
         raise InvalidRequestError("messages: content must be a string, a list of parts or null", param="messages")
-    return {**message, "role": "system" if role == "developer" else role, "content": content or ""}
+    message = {**message, "role": _SHOWN_ROLES.get(role, role), "content": content or ""}
+    old_call = message.pop("function_call", None)
+    calls = message.pop("tool_calls", None) or ([{"function": old_call}] if old_call is not None else [])
+    return {**message, "tool_calls": checked_calls(calls)} if calls else message
 
 
 def _part_text(part: Any) -> str:

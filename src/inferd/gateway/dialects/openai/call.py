@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.gateway.calls import AnswerContext, Caller, StreamWriter, WholeWriter, sampling_of
+from inferd.gateway.chat import ChatTurn
 from inferd.gateway.dialects.openai import bodies
 from inferd.gateway.dialects.openai.answer import Answer, WholeAnswer
 from inferd.gateway.dialects.openai.bodies import (
@@ -18,28 +19,37 @@ from inferd.gateway.dialects.openai.bodies import (
     message_of,
 )
 from inferd.gateway.dialects.openai.chunks import ChunkStream
-from inferd.gateway.dialects.openai.fields import SAMPLING, check_fields
+from inferd.gateway.dialects.openai.fields import SAMPLING, check_body
+from inferd.gateway.dialects.openai.structured import FIELDS as STRUCTURED
+from inferd.gateway.dialects.openai.structured import structured_of
+from inferd.gateway.dialects.openai.tools import Offer, offer_of
 from inferd.gateway.json_fields import convert, integral
+from inferd.gateway.tools import checked_tools
 from inferd.metrics.requests import MAX_TARGET, MIN_TARGET, Targets
-from inferd.types import MAX_LOGPROBS, SamplingParams
-from inferd.worker.protocol import ChatPrompt, Generate, Prompt, Ready, TextPrompt, TokenPrompt
+from inferd.types import MAX_LOGPROBS, SamplingParams, StructuredOutputs
+from inferd.worker.protocol import Generate, Prompt, Ready, TextPrompt, TokenPrompt
 
 MAX_PROMPTS = 1024
 MAX_SALT_LEN = 1024
 DEFAULT_MAX_TOKENS = 16  # of completions; a chat may go on to the end of the context
-_CHAT_FIELDS = frozenset(ChatBody.__struct_fields__) | SAMPLING
-_COMPLETION_FIELDS = frozenset(CompletionBody.__struct_fields__) | SAMPLING
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_CHAT_FIELDS = frozenset(ChatBody.__struct_fields__) | SAMPLING | STRUCTURED
+_COMPLETION_FIELDS = frozenset(CompletionBody.__struct_fields__) | SAMPLING | STRUCTURED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One POST. prompts: (num_prompts,); every prompt gives n choices."""
+    """One POST: a turn of a chat, or prompts, (num_prompts,), to be continued. Every one gives n choices."""
 
     id: str
     body: ChatBody | CompletionBody
     fields: dict[str, Any]
-    prompts: tuple[Prompt, ...]
-    warnings: tuple[str, ...]
+    turn: ChatTurn | None = None
+    prompts: tuple[Prompt, ...] = ()
+    structured: StructuredOutputs | None = None
+    structured_name: str = "structured_outputs"  # the field that asked for it
+    is_legacy: bool = False  # a chat with functions
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_chat(self) -> bool:
@@ -72,7 +82,15 @@ class Call:
 
     @property
     def num_prompts(self) -> int:
-        return len(self.prompts)
+        return 1 if self.turn is not None else len(self.prompts)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the body calls fields of SamplingParams."""
+        name = self.structured_name
+        if self.structured is None and self.turn is not None and self.turn.tools:
+            name = "functions" if self.is_legacy else "tools"
+        return {"structured_outputs": name, "thinking_budget": "thinking_token_budget"}
 
     @property
     def operation(self) -> str:
@@ -88,31 +106,18 @@ class Call:
     def whole_writer(self, context: AnswerContext) -> WholeWriter:
         return WholeAnswer(Answer(self, context))
 
-    def sampling(self, ready: Ready) -> SamplingParams:
-        """The model's own defaults, and over them what the body says. Raises InvalidRequestError."""
-        values = {name: value for name, value in self.fields.items() if name in SAMPLING}
-        stop = self.body.stop
-        values["stop"] = [stop] if isinstance(stop, str) else stop or []
-        values["max_tokens"] = self._max_tokens()
-        values["logprobs"] = self.num_logprobs
-        if self.echo and self.num_logprobs is not None:
-            values["prompt_logprobs"] = max(self.num_logprobs, values.get("prompt_logprobs") or 0)
-        return sampling_of(ready, values)
-
     def commands(self, ready: Ready, caller: Caller) -> list[Generate]:
-        sampling = self.sampling(ready)
+        values = self._sampling()
+        sampling = sampling_of(ready, values)
         self._check_n(sampling)
-        body = self.body
-        keep = body.truncate_prompt_tokens
-        if keep is not None:
-            room = ready.max_model_len - (sampling.max_tokens or 1)
-            if keep < -1 or keep == 0 or keep > ready.max_model_len:
-                allowed = f"-1 or from 1 to {ready.max_model_len}"
-                raise InvalidRequestError(f"truncate_prompt_tokens must be {allowed}", param="truncate_prompt_tokens")
-            keep = max(1, room) if keep == -1 else keep
+        keep = self._num_kept(sampling, ready)
         for prompt in self.prompts:
             if isinstance(prompt, TokenPrompt) and keep is None and len(prompt.token_ids) > ready.max_model_len:
                 raise ContextLengthError(len(prompt.token_ids), sampling.max_tokens or 1, ready.max_model_len)
+        if self.turn is not None:
+            turn = replace(self.turn, sampling=values, truncate_prompt_tokens=keep)
+            return [turn.command(f"{self.id}-0", ready, caller)]
+        body = self.body
         return [
             Generate(
                 request_id=f"{self.id}-{number}",
@@ -131,6 +136,29 @@ class Call:
             for number, prompt in enumerate(self.prompts)
         ]
 
+    def _sampling(self) -> dict[str, Any]:
+        """What the body says of fields of SamplingParams."""
+        values = {name: value for name, value in self.fields.items() if name in SAMPLING}
+        stop = self.body.stop
+        values["stop"] = [stop] if isinstance(stop, str) else stop or []
+        values["max_tokens"] = self._max_tokens()
+        values["logprobs"] = self.num_logprobs
+        if self.echo and self.num_logprobs is not None:
+            values["prompt_logprobs"] = max(self.num_logprobs, values.get("prompt_logprobs") or 0)
+        if self.structured is not None and self.turn is None:
+            values["structured_outputs"] = {"kind": self.structured.kind, "value": self.structured.value}
+        return values
+
+    def _num_kept(self, sampling: SamplingParams, ready: Ready) -> int | None:
+        """The tokens at the end of a prompt that are kept; None: all."""
+        keep = self.body.truncate_prompt_tokens
+        if keep is None:
+            return None
+        if keep < -1 or keep == 0 or keep > ready.max_model_len:
+            allowed = f"-1 or from 1 to {ready.max_model_len}"
+            raise InvalidRequestError(f"truncate_prompt_tokens must be {allowed}", param="truncate_prompt_tokens")
+        return max(1, ready.max_model_len - (sampling.max_tokens or 1)) if keep == -1 else keep
+
     def _max_tokens(self) -> int | None:
         body = self.body
         if isinstance(body, ChatBody):
@@ -147,13 +175,49 @@ class Call:
 
 def parse(fields: dict[str, Any], *, is_chat: bool) -> Call:
     """Raises InvalidRequestError that names the field."""
-    warnings = check_fields(fields, _CHAT_FIELDS if is_chat else _COMPLETION_FIELDS, is_chat=is_chat)
+    warnings = check_body(fields, _CHAT_FIELDS if is_chat else _COMPLETION_FIELDS, is_chat=is_chat)
     values = integral(fields)
     body = convert(values, ChatBody) if is_chat else convert(values, CompletionBody)
     _check_common(body, fields)
-    name = "chatcmpl-" if is_chat else "cmpl-"
-    prompts = chat_prompts(body) if isinstance(body, ChatBody) else completion_prompts(body)
-    return Call(name + uuid.uuid4().hex, body, fields, prompts, warnings)
+    structured, name = structured_of(fields)
+    common: dict[str, Any] = {
+        "body": body,
+        "fields": fields,
+        "structured": structured,
+        "structured_name": name,
+        "warnings": warnings,
+    }
+    if isinstance(body, CompletionBody):
+        return Call(id="cmpl-" + uuid.uuid4().hex, prompts=completion_prompts(body), **common)
+    offer = offer_of(body)
+    turn = chat_turn(body, offer, structured)
+    return Call(id="chatcmpl-" + uuid.uuid4().hex, turn=turn, is_legacy=offer.is_legacy, **common)
+
+
+def chat_turn(body: ChatBody, offer: Offer, structured: StructuredOutputs | None) -> ChatTurn:
+    """Without sampling fields."""
+    effort, budget = body.reasoning_effort, body.thinking_token_budget
+    if effort is not None and effort not in EFFORTS:
+        raise InvalidRequestError(f"reasoning_effort must be one of {', '.join(EFFORTS)}", param="reasoning_effort")
+    if budget is not None and not 0 <= budget < 2**31:
+        raise InvalidRequestError("thinking_token_budget must be from 0 to 2**31 - 1", param="thinking_token_budget")
+    return ChatTurn(
+        messages=checked_messages(body),
+        tools=offer.tools,
+        tool_choice=offer.choice,
+        parallel_tool_calls=body.parallel_tool_calls and not offer.is_legacy,
+        structured=structured,
+        reasoning_effort=effort,
+        thinking_budget=budget,
+        documents=body.documents,
+        template_kwargs=body.chat_template_kwargs,
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        add_special_tokens=body.add_special_tokens,
+        priority=body.priority,
+        cache_salt=body.cache_salt,
+        want_prompt_text=body.return_prompt_text,
+    )
 
 
 def _check_common(body: ChatBody | CompletionBody, fields: dict[str, Any]) -> None:
@@ -182,18 +246,10 @@ def _check_top_logprobs(body: ChatBody) -> None:
         raise InvalidRequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
 
 
-def chat_prompts(body: ChatBody | TokenizeBody) -> tuple[Prompt, ...]:
-    messages = body.messages or []
-    if not messages:
+def checked_messages(body: ChatBody | TokenizeBody) -> list[dict[str, Any]]:
+    if not body.messages:
         raise InvalidRequestError("messages must hold at least one message", param="messages")
-    prompt = ChatPrompt(
-        messages=[message_of(message) for message in messages],
-        add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
-        continue_final_message=body.continue_final_message,
-        template_kwargs=body.chat_template_kwargs,
-        add_special_tokens=bool(body.add_special_tokens),
-    )
-    return (prompt,)
+    return [message_of(message) for message in body.messages]
 
 
 def completion_prompts(body: CompletionBody) -> tuple[Prompt, ...]:
@@ -226,13 +282,21 @@ def _token_prompt(token_ids: list[Any]) -> TokenPrompt:
     return TokenPrompt(token_ids=tuple(token_ids))
 
 
-def tokenize_prompt(fields: dict[str, Any]) -> tuple[TokenizeBody, Prompt]:
+def tokenize_input(fields: dict[str, Any]) -> tuple[TokenizeBody, TextPrompt | ChatTurn]:
     body = convert(integral(fields), TokenizeBody)
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequestError("give either prompt or messages", param="prompt")
-    if body.prompt is None:
-        return body, chat_prompts(body)[0]
-    return body, TextPrompt(text=body.prompt, add_special_tokens=body.add_special_tokens is not False)
+    if body.prompt is not None:
+        return body, TextPrompt(text=body.prompt, add_special_tokens=body.add_special_tokens is not False)
+    turn = ChatTurn(
+        messages=checked_messages(body),
+        tools=checked_tools(body.tools),
+        template_kwargs=body.chat_template_kwargs,
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        add_special_tokens=bool(body.add_special_tokens),
+    )
+    return body, turn
 
 
 def detokenize_ids(fields: dict[str, Any]) -> tuple[int, ...]:

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 
 from inferd.gateway.dialects.openai.answer import Answer, Choice, prompt_fields
+from inferd.gateway.dialects.openai.message import delta_json
 from inferd.gateway.errors import to_reply
+from inferd.parsing.deltas import Content, Delta
 from inferd.worker.client import Update
 
 DONE = b"data: [DONE]\n\n"
@@ -48,14 +50,13 @@ class ChunkStream:
             self._answer.count(event)
             if choice.index not in self._opened:
                 parts += self._open(choice, update)
+            deltas = choice.read(event)
             if self._is_plain and event.logprobs is None:
-                if event.text:
-                    before, after = self._holes[choice.index]
-                    parts += (before, _encode(event.text), after)
+                parts += [part for delta in deltas for part in self._plain_chunk(choice, delta)]
             elif not self._call.drops_output:
-                parts += self._full_chunk(choice, update)
+                parts += self._full_chunks(choice, update, deltas)
             if event.finish_reason is not None:
-                parts.append(self._finish(choice, update))
+                parts.append(self._finish(choice))
         return b"".join(parts)
 
     def end(self) -> bytes:
@@ -83,24 +84,31 @@ class ChunkStream:
         logprobs = self._answer.echoed_logprobs(choice, update)
         return self._chunk({**self._piece(choice, choice.accepted.prompt_text or ""), **extra, "logprobs": logprobs})
 
-    def _full_chunk(self, choice: Choice, update: Update) -> list[bytes]:
+    def _plain_chunk(self, choice: Choice, delta: Delta) -> tuple[bytes, ...]:
+        if isinstance(delta, Content):
+            before, after = self._holes[choice.index]
+            return before, _encode(delta.text), after
+        return (self._chunk(self._piece_of(choice, delta)),)
+
+    def _full_chunks(self, choice: Choice, update: Update, deltas: list[Delta]) -> list[bytes]:
+        """The first has what belongs to the tokens; it comes also when their text is held back."""
         event = update.event
         logprobs = self._answer.logprobs_of(choice, update)
-        if not event.text and logprobs is None and not self._call.body.return_token_ids:
+        if not deltas and logprobs is None and not self._call.body.return_token_ids:
             return []
-        piece = {**self._piece(choice, event.text), "logprobs": logprobs}
+        first, *others = [self._piece_of(choice, delta) for delta in deltas] or [self._piece(choice, "")]
+        first["logprobs"] = logprobs
         if self._call.body.return_token_ids:
-            piece["token_ids"] = list(event.token_ids)
-        return [self._chunk(piece)]
+            first["token_ids"] = list(event.token_ids)
+        return [self._chunk(piece) for piece in (first, *others)]
 
-    def _finish(self, choice: Choice, update: Update) -> bytes:
-        event = update.event
+    def _finish(self, choice: Choice) -> bytes:
         self._num_unfinished -= 1
         piece = self._piece(choice, "")
         if self._call.is_chat:
             piece["delta"] = {}
-        piece["finish_reason"] = "length" if self._call.drops_output else event.finish_reason
-        piece["stop_reason"] = None if self._call.drops_output else event.stop_reason
+        piece["finish_reason"] = "length" if self._call.drops_output else choice.finish_reason
+        piece["stop_reason"] = None if self._call.drops_output else choice.reader.stop_reason
         is_last = self._num_unfinished == 0 and not self._call.includes_usage
         return self._chunk(piece, self._answer.last_fields() if is_last else {})
 
@@ -111,17 +119,23 @@ class ChunkStream:
         if not self._call.includes_usage:
             return b""
         body: dict[str, Any] = {**self._answer.head, "object": self._kind, "choices": []}
-        body["usage"] = self._answer.usage.to_json()
+        body["usage"] = self._answer.usage_json()
         return to_sse(body | self._answer.last_fields())
 
     def _piece(self, choice: Choice, text: str) -> dict[str, Any]:
         body: dict[str, Any] = {"delta": {"content": text}} if self._call.is_chat else {"text": text}
         return {"index": choice.index, **body, "logprobs": None, "finish_reason": None}
 
+    def _piece_of(self, choice: Choice, delta: Delta) -> dict[str, Any]:
+        if not self._call.is_chat:
+            assert isinstance(delta, Content)  # a text is nothing else
+            return self._piece(choice, delta.text)
+        return {**self._piece(choice, ""), "delta": delta_json(delta, is_legacy=self._call.is_legacy)}
+
     def _chunk(self, piece: dict[str, Any], extra: dict[str, Any] | None = None) -> bytes:
         body: dict[str, Any] = {**self._answer.head, "object": self._kind, "choices": [piece], **(extra or {})}
         if self._is_continuous:
-            body["usage"] = self._answer.usage.to_json()
+            body["usage"] = self._answer.usage_json()
         elif self._call.includes_usage:
             body["usage"] = None
         return to_sse(body)

@@ -5,9 +5,10 @@ Nothing is dropped in silence: an unknown field is named in the answer's `warnin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from inferd.errors import InvalidRequestError
+from inferd.gateway.dialects.fields import check_fields
 from inferd.types import SamplingParams
 
 # go to SamplingParams as they are, which checks types and ranges
@@ -20,36 +21,17 @@ SAMPLING = frozenset(SamplingParams.__dataclass_fields__) - {
 
 # may hold anything: they ask for nothing that this server could do otherwise
 HARMLESS = frozenset(
-    """ec_transfer_params guided_decoding_backend guided_whitespace_pattern include_reasoning kv_transfer_params
-    media_io_kwargs metadata mm_processor_kwargs parallel_tool_calls prediction prompt_cache_key prompt_cache_options
-    prompt_cache_retention reasoning reasoning_effort request_id rid safety_identifier separate_reasoning service_tier
-    session_id session_params spaces_between_special_tokens store stream_reasoning truncation user verbosity
+    """ec_transfer_params guided_decoding_backend kv_transfer_params media_io_kwargs metadata mm_processor_kwargs
+    prediction prompt_cache_key prompt_cache_options prompt_cache_retention request_id rid safety_identifier
+    service_tier session_id session_params spaces_between_special_tokens store truncation user verbosity
     vllm_xargs""".split()
 )
 
-_TOOLS = "tools are not supported by this server"
-_FORMAT = "structured outputs are not supported by this server"
-
 # field -> (values that change nothing, why any other is refused)
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), _TOOLS),
-    "tool_choice": (("none", "auto"), _TOOLS),
-    "functions": (([],), _TOOLS),
-    "function_call": (("none", "auto"), _TOOLS),
-    "response_format": (({"type": "text"},), _FORMAT + '; only {"type": "text"} is accepted'),
-    "structured_outputs": (({},), _FORMAT),
-    "guided_json": ((), _FORMAT),
-    "guided_regex": ((), _FORMAT),
-    "guided_choice": ((), _FORMAT),
-    "guided_grammar": ((), _FORMAT),
-    "regex": ((), _FORMAT),
-    "ebnf": ((), _FORMAT),
-    "json_schema": ((), _FORMAT),
     "modalities": ((["text"], []), "only text is generated"),
     "audio": ((), "only text is generated"),
     "web_search_options": (({},), "nothing is fetched"),
-    "documents": (([],), "documents are not supported"),
-    "suffix": (("",), "fill-in-the-middle is not supported"),
     "chat_template": ((), "templates of a request are not run; the model's own is used"),
     "length_penalty": ((1, 1.0), "beam search is not supported"),
     "use_beam_search": ((False,), "beam search is not supported"),
@@ -59,7 +41,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "return_token_offsets": ((False,), "token offsets are not reported"),
     "repetition_detection": (({}, False), "repetition detection is not supported"),
     "watermarking": ((False, {}), "watermarks are not supported"),
-    "thinking_token_budget": ((), "thinking budgets are not supported"),
+    "separate_reasoning": ((True,), "reasoning is always apart from the content"),
+    "stream_reasoning": ((True,), "reasoning is streamed like all else"),
+    "guided_whitespace_pattern": ((), "the white space of JSON cannot be chosen"),
     "lora_path": ((), "adapters are not supported"),
     "return_logprob": ((False,), "use logprobs"),
     "logprob_start_len": ((-1,), "use prompt_logprobs"),
@@ -71,27 +55,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 _REFUSED_IN_CHAT: dict[str, tuple[tuple[Any, ...], str]] = {
     "echo": ((False,), "only completions can echo their prompt"),
 }
-MAX_WARNINGS = 16
-MAX_NAME_LEN = 80
 
 
-def check_fields(fields: dict[str, Any], honoured: frozenset[str], *, is_chat: bool) -> tuple[str, ...]:
+def check_body(fields: Mapping[str, Any], honoured: frozenset[str], *, is_chat: bool) -> tuple[str, ...]:
     """Warnings, one for each field nobody knows. Raises InvalidRequestError with the name of a refused one."""
-    unknown = []
     refused = {**REFUSED, **_REFUSED_IN_CHAT} if is_chat else REFUSED
-    for name, value in fields.items():
-        if name in honoured or name in HARMLESS:
-            continue
-        if name in refused:
-            _refuse(name, value, *refused[name])
-        else:
-            unknown.append(f"unknown field {name[:MAX_NAME_LEN]!r} was ignored")
-    if len(unknown) > MAX_WARNINGS:
-        unknown[MAX_WARNINGS:] = [f"{len(unknown) - MAX_WARNINGS} more unknown fields were ignored"]
-    return tuple(unknown)
-
-
-def _refuse(name: str, value: Any, neutral: tuple[Any, ...], reason: str) -> None:
-    # type and value: False is not 0 here
-    if not any(value == allowed and type(value) is type(allowed) for allowed in neutral):
-        raise InvalidRequestError(f"{name}: {reason}", param=name)
+    return check_fields(fields, honoured=honoured, harmless=HARMLESS, refused=refused)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from inferd.errors import InvalidRequestError
+from inferd.gateway.chat import ChatTurn
 from inferd.gateway.context import Gateway
-from inferd.gateway.dialects.openai.call import detokenize_ids, parse, tokenize_prompt
+from inferd.gateway.dialects.openai.bodies import CompletionBody
+from inferd.gateway.dialects.openai.call import Call, detokenize_ids, parse, tokenize_input
 from inferd.gateway.dialects.tokens import other_tokenize
 from inferd.gateway.errors import json_response
-from inferd.gateway.router import Model
+from inferd.gateway.infill import infill_prompt
+from inferd.gateway.router import Model, Served
 from inferd.gateway.tokens import TokenReader
-from inferd.worker.protocol import Detokenize, Tokenize, Tokenized
+from inferd.worker.protocol import Detokenize, Prompt, Tokenize, Tokenized
 
 
 def routes(gateway: Gateway) -> list[Route]:
@@ -50,7 +55,17 @@ class OpenAI:
     async def _complete(self, request: Request, *, is_chat: bool) -> Response:
         fields = await self._gateway.fields(request)
         served = self._gateway.router.find(fields.get("model"))
-        return self._gateway.complete(request, served, parse(fields, is_chat=is_chat))
+        call = parse(fields, is_chat=is_chat)
+        if isinstance(call.body, CompletionBody) and call.body.suffix:
+            call = await self._infill(request, served, call, call.body)
+        return self._gateway.complete(request, served, call, names=call.names)
+
+    async def _infill(self, request: Request, served: Served, call: Call, body: CompletionBody) -> Call:
+        """The call with a prompt that asks for what belongs between `prompt` and `suffix`."""
+        if not isinstance(body.prompt, str) or body.echo:
+            raise InvalidRequestError("suffix: needs a prompt that is one text, and no echo", param="suffix")
+        tokens = TokenReader(self._gateway, request, served.model)
+        return replace(call, prompts=(await infill_prompt(tokens, body.prompt, body.suffix, param="suffix"),))
 
     async def tokenize(self, request: Request) -> Response:
         fields = await self._gateway.fields(request)
@@ -58,16 +73,21 @@ class OpenAI:
         other = await other_tokenize(fields, TokenReader(self._gateway, request, model))
         if other is not None:
             return json_response(other)
-        body, prompt = tokenize_prompt(fields)
+        body, given = tokenize_input(fields)
+        if isinstance(given, ChatTurn):
+            async with model.lease("generate") as (_, ready):
+                prompt: Prompt = given.prompt(ready)
+        else:
+            prompt = given
 
         def command(call_id: str) -> Tokenize:
             return Tokenize(call_id=call_id, prompt=prompt, want_pieces=body.return_token_strs)
 
         answer = await self._gateway.call(request, model, command, Tokenized)
-        ready, pieces = model.worker.ready, answer.pieces
+        known, pieces = model.worker.ready, answer.pieces
         reply = {
             "count": len(answer.token_ids),
-            "max_model_len": ready.max_model_len if ready else None,
+            "max_model_len": known.max_model_len if known else None,
             "tokens": answer.token_ids,
             "token_strs": None if pieces is None else [piece.decode("utf-8", "replace") for piece in pieces],
         }

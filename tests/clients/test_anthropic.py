@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import anthropic
@@ -28,6 +29,7 @@ def test_a_message(client):
     assert [(block.type, block.text) for block in message.content] == [("text", "hellohe")]
     assert (message.stop_reason, message.stop_sequence) == ("max_tokens", None)
     assert message.id.startswith("msg_")
+    assert message._request_id
     usage = message.usage  # of 6 tokens of the prompt the mock says that one was in its cache
     assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (5, 1, 7)
     assert usage.cache_creation_input_tokens == 0
@@ -214,3 +216,53 @@ def test_a_real_model(smollm2_url):
         assert "".join(stream.text_stream) == whole.content[0].text
     counted = client.messages.count_tokens(model="smollm2", messages=options["messages"], system="Be brief.")
     assert counted.input_tokens == whole.usage.input_tokens + whole.usage.cache_read_input_tokens
+
+
+def as_claude_code(url: str, nonce: str) -> list[dict]:
+    """The events of one request as a coding agent sends it; nonce: what differs in each."""
+    ephemeral = {"cache_control": {"type": "ephemeral"}}
+    body = {
+        "model": "claude-sonnet-4-5", "max_tokens": 32000, "stream": True, "metadata": {"user_id": "user_1_session_2"},
+        "system": [{"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1.0; cch={nonce};"},
+                   {"type": "text", "text": "You are a coding agent. Use tools. " * 20, **ephemeral}],
+        "messages": [{"role": "user", "content": [
+            {"type": "text", "text": "<system-reminder>Today is Monday.</system-reminder>"},
+            {"type": "text", "text": "Hi", **ephemeral}]}],
+        "tools": [{**WEATHER, **ephemeral}], "thinking": {"type": "adaptive"}, "stop_sequences": ["."],
+        "output_config": {"effort": "medium"}, "context_management": {"edits": []}, "temperature": 0,
+    }  # fmt: skip
+    headers = {"x-api-key": "k", "anthropic-version": "2023-06-01", "anthropic-beta": "claude-code-20250219,other-1"}
+    answer = httpx.post(url + "/v1/messages?beta=true", json=body, headers=headers, timeout=60)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    events = []
+    for block in answer.text.strip().split("\n\n"):
+        name, data = block.split("\n")
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {events[-1]['type']}"
+    return events
+
+
+def test_a_coding_agents_prompt_is_reused(smollm2_url):
+    first, second = as_claude_code(smollm2_url, "1a2b3"), as_claude_code(smollm2_url, "4c5d6")
+    usage = [events[0]["message"]["usage"] for events in (first, second)]
+    num_prompt = usage[0]["input_tokens"] + usage[0]["cache_read_input_tokens"]
+    assert usage[1]["input_tokens"] + usage[1]["cache_read_input_tokens"] == num_prompt
+    assert usage[1]["cache_read_input_tokens"] > 0.9 * num_prompt
+    assert first[-2]["delta"] == second[-2]["delta"]
+    assert first[0]["message"]["warnings"][0] == "unknown field 'context_management' was ignored"
+
+
+def test_a_real_model_is_held_to_tools_and_schemas(smollm2_url):
+    client = anthropic.Anthropic(base_url=smollm2_url, api_key="any", max_retries=0)
+    asked = [{"role": "user", "content": "What is the weather in Paris?"}]
+    options = {"model": "smollm2", "max_tokens": 60, "messages": asked, "extra_body": {"temperature": 0}}
+    message = client.messages.create(**options, tools=[WEATHER], tool_choice={"type": "tool", "name": "get_weather"})
+    (use,) = message.content
+    assert (message.stop_reason, use.name, list(use.input)) == ("tool_use", "get_weather", ["city"])
+    schema = {"type": "object", "properties": {"sunny": {"type": "boolean"}}, "required": ["sunny"],
+              "additionalProperties": False}  # fmt: skip
+    with client.messages.stream(
+        **options, output_config={"format": {"type": "json_schema", "schema": schema}}
+    ) as stream:
+        answer = json.loads("".join(stream.text_stream))
+    assert isinstance(answer["sunny"], bool)

@@ -146,9 +146,9 @@ def test_warnings(client):
     tools = [{"type": "web_search"}, {"type": "custom", "name": "apply_patch"}]
     response = client.responses.create(
         model=MODEL, input="a", max_output_tokens=1, tools=tools, truncation="auto", reasoning={"summary": "auto"},
-        extra_body={"temprature": 1})  # fmt: skip
+        extra_body={"temprature": 1, "text": {"size": 1}})  # fmt: skip
     warnings = " ".join(response.model_extra["warnings"])
-    for named in ("'temprature'", "reasoning.summary", "truncation", "'web_search'", "'custom'"):
+    for named in ("'temprature'", "'text.size'", "reasoning.summary", "truncation", "'web_search'", "'custom'"):
         assert named in warnings
 
 
@@ -292,7 +292,13 @@ def test_a_tool_round_trip(agent):
         "input": [output], "previous_response_id": first.id})  # fmt: skip
     echoed = agent.responses.create(**said("", tools=[SHELL]) | {
         "input": [{"role": "user", "content": "go"}, *first.output, output]})  # fmt: skip
-    assert chained.output_text == echoed.output_text == "a.txt"
+    references = [{"type": "item_reference", "id": item.id} for item in first.output]
+    referred = agent.responses.create(**said("", tools=[SHELL]) | {
+        "input": [{"role": "user", "content": "go"}, *references, output]})  # fmt: skip
+    assert chained.output_text == echoed.output_text == referred.output_text == "a.txt"
+    assert echoed.usage.input_tokens == referred.usage.input_tokens
+    with pytest.raises(openai.BadRequestError, match="there is no item 'msg_none'"):
+        agent.responses.create(model=MODEL, input=[{"type": "item_reference", "id": "msg_none"}])
 
 
 def test_streamed_calls(agent):
@@ -387,3 +393,19 @@ def test_a_real_model(smollm2_url):
     with client.responses.stream(**options) as stream:
         assert "".join(e.delta for e in stream if e.type == "response.output_text.delta") == whole.output_text
     assert json.loads(whole.to_json())["usage"]["output_tokens"] > 0
+
+
+def test_a_real_model_is_held_to_tools_and_schemas(smollm2_url):
+    class Weather(pydantic.BaseModel):
+        sunny: bool
+
+    client = openai.OpenAI(base_url=smollm2_url + "/v1", api_key="any", max_retries=0)
+    options = {"model": "smollm2", "max_output_tokens": 60, "temperature": 0, "input": "The weather in Paris?"}
+    parsed = client.responses.parse(**options, text_format=Weather).output_parsed
+    assert isinstance(parsed, Weather)
+    first = client.responses.create(**options, tools=[SHELL], tool_choice={"type": "function", "name": "shell"})
+    (call,) = first.output
+    assert (call.name, list(json.loads(call.arguments))) == ("shell", ["command"])
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny"}
+    second = client.responses.create(**options | {"input": [result]}, previous_response_id=first.id, tools=[SHELL])
+    assert second.output

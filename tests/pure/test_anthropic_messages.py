@@ -9,8 +9,10 @@ import pytest
 
 from inferd.errors import InvalidRequestError
 from inferd.gateway.dialects.anthropic.answer import Blocks
+from inferd.gateway.dialects.anthropic.bodies import HONOURED
 from inferd.gateway.dialects.anthropic.call import parse
 from inferd.gateway.dialects.anthropic.history import chat_of, signature_of, tools_of
+from inferd.gateway.dialects.anthropic.openapi import MESSAGES
 from inferd.parsing.deltas import Content, Delta, Reasoning, ToolCallArguments, ToolCallBegin
 
 USE = {"type": "tool_use", "id": "t1", "name": "look", "input": {"at": "é"}}
@@ -131,9 +133,16 @@ def test_a_bad_field_is_named(fields: dict[str, Any], param: str):
     assert param in caught.value.message
 
 
+def test_the_document_lists_every_honoured_field():
+    assert set(MESSAGES["properties"]) >= HONOURED
+
+
 def test_unknown_fields_are_named():
-    assert parse({**BODY, "temprature": 1, "metadata": {"user_id": "u"}}).warnings == (
+    body = {"temprature": 1, "metadata": {"user_id": "u"}, "thinking": {"type": "disabled", "size": 1}}
+    assert parse({**BODY, **body, "tools": [{**TOOL, "defer_loading": True}]}).warnings == (
         "unknown field 'temprature' was ignored",
+        "unknown field 'tools.defer_loading' was ignored",
+        "unknown field 'thinking.size' was ignored",
     )
 
 

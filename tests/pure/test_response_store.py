@@ -20,7 +20,7 @@ def stored(name: str, *, previous: str | None = None, tenant: str = "t", text: s
         tenant=tenant,
         previous_id=previous,
         is_finished=done,
-        body={"id": name, "text": text},
+        body={"id": name, "text": text, "output": [{"id": f"i-{name}"}]},
         input=[{"a": 1}],
     )
 
@@ -69,12 +69,21 @@ def test_a_chain_is_in_order_and_ends_where_one_is_gone(store: ResponseStore):
         store.chain("c", "other").result()
 
 
+def test_items_are_found_by_their_ids_while_their_response_is_kept(store: ResponseStore):
+    store.put(stored("a"))
+    store.put(stored("b"))
+    assert store.items(["i-a", "i-b", "i-c"], "t").result() == {"i-a": {"id": "i-a"}, "i-b": {"id": "i-b"}}
+    assert store.items(["i-a"], "other").result() == {}
+    store.delete("a", "t")
+    assert store.items(["i-a"], "t").result() == {}
+
+
 def test_a_chain_has_a_limit(store: ResponseStore, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(responses, "MAX_CHAIN_SIZE", 60)
+    monkeypatch.setattr(responses, "MAX_CHAIN_SIZE", 100)
     store.put(stored("a", text="y" * 20))
     store.put(stored("b", previous="a", text="y" * 20))
     assert len(store.chain("a", "t").result()) == 1
-    with pytest.raises(InvalidRequestError, match="more than 60 bytes"):
+    with pytest.raises(InvalidRequestError, match="more than 100 bytes"):
         store.chain("b", "t").result()
 
 

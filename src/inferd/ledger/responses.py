@@ -11,7 +11,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS response (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, previous_id TEXT, "
     "expires REAL NOT NULL, is_finished INTEGER NOT NULL, body BLOB NOT NULL, input BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS response_expires ON response (expires)",
+    "CREATE TABLE IF NOT EXISTS item (id TEXT PRIMARY KEY, response_id TEXT NOT NULL)",  # of outputs
+    "CREATE INDEX IF NOT EXISTS item_response ON item (response_id)",
 )
 
 
@@ -40,7 +42,8 @@ def responses_path() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResponse:
-    """body: the response as clients see it. input: the items it was asked with, without those of previous_id."""
+    """body: the response as clients see it, its items under `output`. input: the items it was asked with, without those
+    of previous_id."""
 
     id: str
     tenant: str
@@ -78,6 +81,10 @@ class ResponseStore:
     def chain(self, response_id: str, tenant: str) -> Future[list[StoredResponse]]:
         """The response and all it goes on from, the first one first. Raises InvalidRequestError when one is gone."""
         return self._submit(lambda: self._chain(response_id, tenant))
+
+    def items(self, item_ids: Sequence[str], tenant: str) -> Future[dict[str, dict[str, Any]]]:
+        """Items of outputs by their ids; those that are not kept are not in it."""
+        return self._submit(lambda: self._items(item_ids, tenant))
 
     def delete(self, response_id: str, tenant: str) -> Future[bool]:
         """Whether there was one. No byte of it is left on disk when this is done."""
@@ -130,6 +137,8 @@ class ResponseStore:
                 self._connection.execute(
                     "INSERT INTO response VALUES (?, ?, ?, ?, ?, ?, ?)", (*head, *state, encode(response.input))
                 )
+            items = [(item["id"], response.id) for item in response.body["output"]]
+            self._connection.executemany("INSERT OR IGNORE INTO item VALUES (?, ?)", items)
 
     def _get(self, response_id: str, tenant: str) -> StoredResponse | None:
         row = self._row(response_id, tenant)
@@ -162,8 +171,21 @@ class ResponseStore:
             next_id = chain[-1].previous_id
         return chain[::-1]
 
+    def _items(self, item_ids: Sequence[str], tenant: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for item_id in item_ids:
+            if item_id in found:
+                continue
+            row = self._connection.execute("SELECT response_id FROM item WHERE id = ?", (item_id,)).fetchone()
+            response = None if row is None else self._get(row[0], tenant)
+            if response is not None:
+                found |= {item["id"]: item for item in response.body["output"]}
+        return found
+
     def _delete(self, condition: str, values: tuple[Any, ...]) -> int:
         with self._connection:
+            which = f"SELECT id FROM response WHERE {condition}"
+            self._connection.execute(f"DELETE FROM item WHERE response_id IN ({which})", values)
             count = self._connection.execute(f"DELETE FROM response WHERE {condition}", values).rowcount
         if count:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

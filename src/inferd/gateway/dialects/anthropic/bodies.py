@@ -12,7 +12,7 @@ from inferd.gateway.dialects.fields import Refusals
 class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
-    disable_parallel_tool_use: bool = False
+    disable_parallel_tool_use: bool | None = None
 
 
 class Thinking(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from inferd.gateway.dialects.anthropic import bodies
 from inferd.gateway.dialects.anthropic.answer import Answer, MessageStream, WholeMessage
 from inferd.gateway.dialects.anthropic.bodies import CountBody, MessagesBody
 from inferd.gateway.dialects.anthropic.history import chat_of, tools_of
-from inferd.gateway.dialects.fields import check_fields
+from inferd.gateway.dialects.fields import check_fields, unknown_inside
 from inferd.gateway.json_fields import convert, integral
 from inferd.metrics.requests import Targets
 from inferd.types import StructuredOutputs
@@ -83,6 +83,7 @@ def parse(fields: dict[str, Any]) -> Call:
     warnings = _check(fields)
     body = convert(integral(fields), MessagesBody)
     turn, more = _turn(body)
+    more += unknown_inside(fields, body)
     sampling = {name: value for name, value in fields.items() if name in bodies.SAMPLING}
     sampling |= {"max_tokens": body.max_tokens, "stop": body.stop_sequences}
     return Call(f"msg_{uuid.uuid4().hex}", body, replace(turn, sampling=sampling), (*warnings, *more))

@@ -13,11 +13,15 @@ from typing import Any
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.gateway.dialects.fields import unknown_keys
 from inferd.gateway.tools import checked_tools
 
 Fields = dict[str, Any]
 # Claude Code's system prompt starts with this line, and it differs in every request: no prefix could be reused
 CHANGING_LINE = "x-anthropic-billing-header:"
+_TOOL_KEYS = frozenset(
+    {"type", "name", "description", "input_schema", "strict", "cache_control", "eager_input_streaming"}
+)
 MARK = "inferd"  # begins every signature; where thinking is left out of a block, the text follows, for the next request
 
 
@@ -27,7 +31,9 @@ def chat_of(system: str | Sequence[Fields], messages: Sequence[Fields]) -> list[
     _extend(chat, "system", _system_text(system))
     tool_names: dict[str, str] = {}  # of each tool_use, by its id
     for message in messages:
-        role, blocks = message.get("role"), _blocks(message.get("content"), "messages")
+        if message.get("content") is None:
+            raise _refused("messages", "each needs content")
+        role, blocks = message.get("role"), _blocks(message["content"], "messages")
         if role == "assistant":
             _extend_assistant(chat, blocks, tool_names)
         elif role == "user":
@@ -43,12 +49,15 @@ def tools_of(tools: Iterable[Fields]) -> tuple[list[Fields], list[str]]:
     """Functions, and a warning for each tool that Anthropic defines and this server cannot offer to a model."""
     functions, warnings = [], []
     for tool in tools:
-        kind = tool.get("type") or "custom"
+        kind = "custom" if tool.get("type") is None else tool["type"]
+        if not isinstance(kind, str):
+            raise _refused("tools", "type must be a string")
         if kind != "custom":
-            warnings.append(f"tools: {str(kind)[:80]!r} is not known here and was left out")
+            warnings.append(f"tools: {kind[:80]!r} is not known here and was left out")
             continue
         if not isinstance(tool.get("input_schema"), dict):
             raise _refused("tools", "each needs a name and an input_schema")
+        warnings += unknown_keys(tool, _TOOL_KEYS, "tools.")
         function = {name: tool[name] for name in ("name", "description", "strict") if tool.get(name) is not None}
         functions.append({"type": "function", "function": {**function, "parameters": tool["input_schema"]}})
     return checked_tools(functions), warnings

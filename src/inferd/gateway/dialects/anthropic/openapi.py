@@ -51,13 +51,23 @@ _MESSAGE: Schema = {
     },
 }
 _TOOL: Schema = {
-    "type": "object",
-    "required": ["name", "input_schema"],
-    "properties": {
-        "name": {"type": "string", "minLength": 1},
-        "description": TEXT,
-        "input_schema": {"type": "object"},
-    },
+    "anyOf": [
+        {
+            "type": "object",
+            "required": ["name", "input_schema"],
+            "properties": {
+                "type": one_of("custom"),
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
+                "description": TEXT,
+                "input_schema": {"type": "object"},
+            },
+        },
+        {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"type": "string", "not": {"const": "custom"}}},
+        },
+    ]
 }
 _CHOICE = optional(
     "object",
@@ -112,7 +122,6 @@ MESSAGES: Schema = {
         "temperature": number(0, 100),
         "top_p": number(0, 1),
         "top_k": integer(-1, INT32),
-        "metadata": optional("object"),
     },
 }
 _COUNTS = {

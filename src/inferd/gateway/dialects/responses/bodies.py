@@ -30,7 +30,7 @@ class TextFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
-    format: TextFormat = TextFormat()
+    format: TextFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 

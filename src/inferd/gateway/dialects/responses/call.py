@@ -12,7 +12,7 @@ import msgspec
 from inferd.errors import InvalidRequestError
 from inferd.gateway.calls import AnswerContext, Caller, StreamWriter, WholeWriter
 from inferd.gateway.chat import ChatTurn
-from inferd.gateway.dialects.fields import check_fields
+from inferd.gateway.dialects.fields import check_fields, unknown_inside
 from inferd.gateway.dialects.responses import bodies
 from inferd.gateway.dialects.responses.answer import Answer, ResponseStream, WholeResponse
 from inferd.gateway.dialects.responses.bodies import ENCRYPTED, CountBody, ResponsesBody
@@ -32,7 +32,7 @@ class Asked:
     body: ResponsesBody
     sampling: dict[str, Any]
     items: list[Item]
-    warnings: list[str]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,7 @@ class Call:
 
     asked: Asked
     turn: ChatTurn
+    warnings: tuple[str, ...]
     is_stored: bool
     on_end: Callable[[Response], None]
     id: str = field(default_factory=lambda: new_id("resp"))
@@ -73,7 +74,7 @@ class Call:
 
     def head(self, model: str, status: str, more_warnings: Iterable[str] = ()) -> Response:
         """A response without output. temperature and top_p are null where the body has none."""
-        body, warnings = self.asked.body, [*self.asked.warnings, *more_warnings]
+        body, warnings = self.asked.body, [*self.warnings, *more_warnings]
         head = {
             "id": self.id,
             "object": "response",
@@ -132,7 +133,7 @@ def read(fields: dict[str, Any]) -> Asked:
     if isinstance(sampling.get("stop"), str):
         sampling["stop"] = [sampling["stop"]]
     sampling["max_tokens"] = body.max_output_tokens
-    warnings = [*unknown, *_idle(body)]
+    warnings = (*unknown, *unknown_inside(fields, body), *_idle(body))
     return Asked(body=body, sampling=sampling, items=items_of(body.input), warnings=warnings)
 
 
@@ -176,12 +177,13 @@ def _idle(body: ResponsesBody) -> Iterable[str]:
 def _tool_choice(choice: str | dict[str, Any], tools: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     """The choice in ChatTurn's words, and the tools that it leaves."""
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        allowed = [tool.get("name") for tool in choice.get("tools", ()) if isinstance(tool, dict)]
+        given = choice.get("tools")
+        allowed = [tool.get("name") for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
         tools = [tool for tool in tools if tool["function"]["name"] in allowed]
-        choice = choice.get("mode", "auto")
+        choice = str(choice.get("mode", "auto"))
     if isinstance(choice, dict):
         name = choice.get("name")
-        if choice.get("type") != "function" or name not in {tool["function"]["name"] for tool in tools}:
+        if choice.get("type") != "function" or name not in [tool["function"]["name"] for tool in tools]:
             raise InvalidRequestError(f"tool_choice: {str(name)[:80]!r} is no function of `tools`", param="tool_choice")
         return f"={name}", tools
     if choice not in ("none", "auto", "required"):
@@ -191,8 +193,8 @@ def _tool_choice(choice: str | dict[str, Any], tools: list[dict[str, Any]]) -> t
     return choice, tools
 
 
-def _structured(wanted: bodies.TextFormat) -> StructuredOutputs | None:
-    if wanted.type == "text":
+def _structured(wanted: bodies.TextFormat | None) -> StructuredOutputs | None:
+    if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":
         return StructuredOutputs(kind="json_object")
@@ -201,5 +203,6 @@ def _structured(wanted: bodies.TextFormat) -> StructuredOutputs | None:
     return StructuredOutputs(kind="json_schema", value=msgspec.json.encode(wanted.schema).decode())
 
 
-def _shown(wanted: bodies.TextFormat) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
+def _shown(wanted: bodies.TextFormat | None) -> dict[str, Any]:
+    values = msgspec.structs.asdict(wanted or bodies.TextFormat())
+    return {name: value for name, value in values.items() if value is not None}

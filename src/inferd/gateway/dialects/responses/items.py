@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from inferd.errors import InvalidRequestError
+from inferd.gateway.dialects.fields import unknown_keys
 from inferd.gateway.tools import checked_tools
 
 Item = dict[str, Any]
 Message = dict[str, Any]
 MARK = "inferd:"  # begins encrypted_content that was made here: the reasoning itself, in base64
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+REFERENCE = "item_reference"  # stands for an item of a kept output
+_FUNCTION_KEYS = ("name", "description", "parameters", "strict")  # in the order that the prompt has them in
 _TEXT_PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}  # type -> field
 
 
@@ -30,7 +33,10 @@ def items_of(given: str | list[Item]) -> list[Item]:
 
 
 def chat_of(instructions: str | None, items: Iterable[Item]) -> list[Message]:
-    """instructions come first, and go with system messages that follow at once. Raises InvalidRequestError."""
+    """instructions come first, and go with system messages that follow at once. items hold no references.
+
+    Raises InvalidRequestError naming `input`.
+    """
     chat: list[Message] = []
     if instructions:
         chat.append({"role": "system", "content": instructions})
@@ -45,11 +51,13 @@ def tools_of(tools: Iterable[Any]) -> tuple[list[dict[str, Any]], list[str]]:
     functions, warnings = [], []
     for tool in tools:
         kind = tool.get("type")
+        if not isinstance(kind, str):
+            raise InvalidRequestError("tools: each needs a type, a string", param="tools")
         if kind != "function":
-            warnings.append(f"tools: {str(kind)[:80]!r} is not offered here and was left out")
+            warnings.append(f"tools: {kind[:80]!r} is not offered here and was left out")
             continue
-        known = ("name", "description", "parameters", "strict")
-        function = {name: tool[name] for name in known if tool.get(name) is not None}
+        warnings += unknown_keys(tool, frozenset({"type", *_FUNCTION_KEYS}), "tools.")
+        function = {name: tool[name] for name in _FUNCTION_KEYS if tool.get(name) is not None}
         functions.append({"type": "function", "function": function})
     return checked_tools(functions), warnings
 
@@ -60,8 +68,10 @@ def encrypted(reasoning: str) -> str:
 
 def _named(item: Item) -> Item:
     kind = item.get("type") or ("message" if "role" in item else None)
-    if kind not in _READERS:
-        known = ", ".join(_READERS)
+    if kind == REFERENCE and isinstance(item.get("id"), str):
+        return item
+    if not isinstance(kind, str) or kind not in _READERS:
+        known = ", ".join((*_READERS, REFERENCE))
         raise _refused(f"an item of type {str(kind)[:80]!r} cannot be read here; only {known} can")
     item_id = item.get("id")
     if item_id is not None and not isinstance(item_id, str):
@@ -70,7 +80,7 @@ def _named(item: Item) -> Item:
 
 
 def _read_message(item: Item, chat: list[Message], names: dict[str, str]) -> None:
-    role = {"developer": "system"}.get(item.get("role", ""), item.get("role"))
+    role = "system" if item.get("role") == "developer" else item.get("role")
     if role not in ("user", "assistant", "system"):
         raise _refused(f"role must be user, assistant, system or developer, got {str(role)[:80]!r}")
     text = _text_of(item.get("content"))

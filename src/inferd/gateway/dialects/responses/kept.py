@@ -9,12 +9,13 @@ from typing import Any
 
 from inferd.errors import ConfigError, InvalidRequestError
 from inferd.gateway.dialects.responses.answer import failed
-from inferd.gateway.dialects.responses.items import Item
+from inferd.gateway.dialects.responses.items import REFERENCE, Item
 from inferd.gateway.error_styles import Failure
 from inferd.ledger.responses import ResponseStore, StoredResponse, responses_path
 
 log = logging.getLogger("inferd.gateway")
 Response = dict[str, Any]
+MAX_REFERENCES = 1024
 _LOST = Failure(status=500, message="The server ended before this response was done.", kind="server_error")
 
 
@@ -72,6 +73,20 @@ class Kept:
         if not chain[-1].is_finished:
             raise InvalidRequestError("previous_response_id: that response still runs", param="previous_response_id")
         return [item for stored in chain for item in (*stored.input, *stored.body["output"])]
+
+    async def resolved(self, items: list[Item], tenant: str) -> list[Item]:
+        """The items, with what references stand for in their place. Raises InvalidRequestError."""
+        ids = list(dict.fromkeys(item["id"] for item in items if item["type"] == REFERENCE))
+        if not ids:
+            return items
+        if len(ids) > MAX_REFERENCES:
+            raise InvalidRequestError(f"input: there may be at most {MAX_REFERENCES} item_reference", param="input")
+        store = self.store()
+        found = {} if store is None else await asyncio.wrap_future(store.items(ids, tenant))
+        missing = next((item_id for item_id in ids if item_id not in found), None)
+        if missing is not None:
+            raise InvalidRequestError(f"input: there is no item {missing[:80]!r}", param="input")
+        return [found[item["id"]] if item["type"] == REFERENCE else item for item in items]
 
     def close(self) -> None:
         if self._store is not None:

@@ -34,15 +34,24 @@ _ITEM: Schema = {
     ]
 }
 _TOOL: Schema = {
-    "type": "object",
-    "required": ["type", "name"],
-    "properties": {
-        "type": {"const": "function"},
-        "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
-        "description": TEXT,
-        "parameters": optional("object"),
-        "strict": FLAG,
-    },
+    "anyOf": [
+        {
+            "type": "object",
+            "required": ["type", "name"],
+            "properties": {
+                "type": {"const": "function"},
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
+                "description": TEXT,
+                "parameters": optional("object"),
+                "strict": FLAG,
+            },
+        },
+        {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"type": "string", "not": {"const": "function"}}},
+        },
+    ]
 }
 _FORMAT = optional(
     "object",

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from inferd.errors import InvalidRequestError
 from inferd.gateway.context import Gateway
+from inferd.gateway.dialects.responses.answer import OnEnd
 from inferd.gateway.dialects.responses.call import Call, counted, read, turn_of
 from inferd.gateway.dialects.responses.items import Item, items_of
 from inferd.gateway.dialects.responses.jobs import PATH, Jobs
@@ -46,19 +47,26 @@ class Responses:
         served = self._gateway.router.find(fields.get("model"))
         asked, tenant = read(fields), _tenant(request)
         is_stored = asked.body.store and self._kept.store() is not None
-        if asked.body.store and not is_stored:
-            asked.warnings.append("store: this server keeps no responses")
+        if asked.body.background and not is_stored:
+            raise InvalidRequestError("background: this server keeps no responses", param="background")
+        unkept = ["store: this server keeps no responses"] if asked.body.store and not is_stored else []
         context = await self._kept.context(asked.body.previous_response_id, tenant)
-        turn, warnings = turn_of(asked.body, [*context, *asked.items], asked.sampling)
-        asked.warnings.extend(warnings)
-        keep = partial(self._kept.put, tenant, items=asked.items) if is_stored else _forget
+        items = await self._kept.resolved([*context, *asked.items], tenant)
+        turn, warnings = turn_of(asked.body, items, asked.sampling)
+        keep: OnEnd = partial(self._kept.put, tenant, items=asked.items) if is_stored else _forget
+        call = Call(
+            asked=asked,
+            turn=turn,
+            warnings=(*asked.warnings, *warnings, *unkept),
+            is_stored=is_stored,
+            on_end=_forget if asked.body.background else keep,
+        )
         if asked.body.background:
-            if not is_stored:
-                raise InvalidRequestError("background: this server keeps no responses", param="background")
-            return self._start(request, served, Call(asked=asked, turn=turn, is_stored=True, on_end=_forget), keep)
-        return self._gateway.complete(request, served, Call(asked=asked, turn=turn, is_stored=is_stored, on_end=keep))
+            return self._start(request, served, call, keep)
+        return self._gateway.complete(request, served, call)
 
-    def _start(self, request: Request, served: Served, call: Call, keep: Any) -> Response:
+    def _start(self, request: Request, served: Served, call: Call, keep: OnEnd) -> Response:
+        """The job keeps the response, first without output."""
         head = call.head(served.name, "queued")
         keep(head)
         self._jobs.start(_tenant(request), head, self._gateway.complete(request, served, call), keep)
@@ -102,7 +110,7 @@ class Responses:
         model = self._gateway.router.find(fields.get("model")).model
         body = counted(fields)
         context = await self._kept.context(body.previous_response_id, _tenant(request))
-        turn, _ = turn_of(body, [*context, *items_of(body.input)])
+        turn, _ = turn_of(body, await self._kept.resolved([*context, *items_of(body.input)], _tenant(request)))
         async with model.lease("generate") as (_, ready):
             prompt = turn.prompt(ready)
         reply = await self._gateway.call(

@@ -32,5 +32,7 @@ def smollm2_url() -> Iterator[str]:
     if not path.is_file() and not store.is_local("smollm2"):
         pytest.skip("smollm2 is not on this machine (inferd pull smollm2)")
     path = path if path.is_file() else store.resolve("smollm2")
-    with running(models=[str(path)], model_aliases=[("smollm2", path.stem)], worker_factory="") as (base, _):
+    with running(
+        models=[str(path)], model_aliases=[("smollm2", path.stem), ("claude-*", path.stem)], worker_factory=""
+    ) as (base, _):
         yield base

@@ -1,7 +1,7 @@
 """/tokenize and /detokenize, which three dialects have: the body's shape says whose it is.
 
-vLLM sends `prompt` or `messages`, TGI `inputs`, llama-server `content`. Ids come in one shape from all, so their text is
-told under the names of all.
+vLLM sends `prompt` or `messages`, TGI `inputs`, llama-server `content`. Ids come in one shape from all, so their text
+is told under the names of all.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from inferd.types import MAX_BIAS_ENTRIES
 from inferd.worker.protocol import TextPrompt, TokenPrompt
 
 NEVER = -100.0  # the bias of a token that may not come; `false` in a request
-MAX_PARTS = 1024  # of one prompt of ids and texts: each text is a question to the tokenizer
+MAX_TEXTS = 1024  # among ids: each is a question to the tokenizer
 _SHAPES = "prompt must be a text, a list of token ids and texts, or a list of such prompts"
 
 
@@ -35,8 +35,6 @@ async def _one(prompt: Any, tokens: TokenReader) -> TextPrompt | TokenPrompt:
         raise InvalidRequestError(_SHAPES, param="prompt")
     if _all(prompt, int):
         return TokenPrompt(token_ids=tuple(prompt))
-    if len(prompt) > MAX_PARTS:
-        raise InvalidRequestError(f"prompt must have at most {MAX_PARTS} parts, got {len(prompt)}", param="prompt")
     ids: list[int] = []
     for number, part in enumerate(prompt):
         ids += [part] if isinstance(part, int) else await tokens.ids(part, add_special_tokens=number == 0)

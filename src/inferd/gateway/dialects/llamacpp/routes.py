@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from inferd.errors import OverloadedError
+from inferd.errors import InvalidRequestError, OverloadedError
 from inferd.gateway.context import Gateway
 from inferd.gateway.dialects.llamacpp.bodies import CompletionBody, InfillBody, read_body, sampling_of
 from inferd.gateway.dialects.llamacpp.call import Call
@@ -31,7 +31,6 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/infill", own.infill, methods=["POST"]),
         Route("/apply-template", own.apply_template, methods=["POST"]),
         Route("/props", own.props, methods=["GET"]),
-        Route("/props", own.set_props, methods=["POST"]),
         Route("/slots", own.slots, methods=["GET"]),
         Route("/slots/{id}", own.slot_action, methods=["POST"]),
         Route("/models", own.models, methods=["GET"]),
@@ -72,9 +71,6 @@ class LlamaServer:
         model, ready = await self._ready(request)
         return json_response(props_json(model, ready, self._gateway.version))
 
-    async def set_props(self, request: Request) -> Response:
-        raise HttpError(501, "Properties are options of inferd serve; they do not change while it runs.")
-
     async def slots(self, request: Request) -> Response:
         model, ready = await self._ready(request)
         slots = slots_json(model, ready)
@@ -90,19 +86,26 @@ class LlamaServer:
         return json_response({"object": "list", "data": data})
 
     async def load(self, request: Request) -> Response:
-        model = self._gateway.router.find((await self._fields(request)).get("model", "")).model
+        model = await self._named(request)
         await self._gateway.router.load(model)
         return json_response({"success": True})
 
     async def unload(self, request: Request) -> Response:
-        model = self._gateway.router.find((await self._fields(request)).get("model", "")).model
+        model = await self._named(request)
         await self._gateway.router.unload(model)
         return json_response({"success": True})
+
+    async def _named(self, request: Request) -> Model:
+        name = (await self._fields(request)).get("model")
+        if not isinstance(name, str):
+            raise InvalidRequestError("model must be the name of a model", param="model")
+        return self._gateway.router.find(name).model
 
     async def _complete(self, tokens: TokenReader, call: Call) -> Response:
         call.sampling["logit_bias"] = await biases_of(call.body, tokens)
         served = self._gateway.router.find(call.body.model)
-        return self._gateway.complete(tokens.request, served, call)
+        names = {} if call.body.json_schema is None else {"structured_outputs": "json_schema"}
+        return self._gateway.complete(tokens.request, served, call, names=names)
 
     def _shared(self, body: CompletionBody, warnings: tuple[str, ...]) -> dict[str, Any]:
         call_id = "cmpl-" + uuid.uuid4().hex

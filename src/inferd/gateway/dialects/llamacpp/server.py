@@ -55,7 +55,7 @@ def props_json(model: Model, ready: Ready, version: str) -> dict[str, Any]:
         "chat_template": ready.details.get("chat_template", ""),
         "modalities": {"vision": False, "audio": False},
         "build_info": f"inferd-{version}",
-        "is_sleeping": model.phase != "resident",
+        "is_sleeping": model.place.phase != "resident",
     }
 
 
@@ -68,7 +68,7 @@ def slots_json(model: Model, ready: Ready) -> list[dict[str, Any]]:
 
 
 def model_json(model: Model, name: str) -> dict[str, Any]:
-    status = "loaded" if model.worker.is_ready else "loading" if model.phase == "resident" else "unloaded"
+    status = "loaded" if model.worker.is_ready else "loading" if model.place.phase == "resident" else "unloaded"
     return {
         "id": name,
         "object": "model",

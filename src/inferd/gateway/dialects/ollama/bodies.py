@@ -13,6 +13,7 @@ from inferd.gateway.residency import FOREVER
 from inferd.types import StructuredOutputs
 
 MAX_TOP_LOGPROBS = 20
+MAX_KEEP_ALIVE = 1e9  # seconds, 31 years; more is for good
 ROLES = ("system", "user", "assistant", "tool")
 EFFORTS = ("low", "medium", "high", "max")
 _DURATION = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+)")
@@ -102,7 +103,7 @@ def seconds_of(keep_alive: str | float | None) -> float | None:
     if keep_alive is None:
         return None
     seconds = _seconds(keep_alive)
-    return FOREVER if seconds < 0 else seconds
+    return seconds if 0 <= seconds <= MAX_KEEP_ALIVE else FOREVER
 
 
 def _seconds(keep_alive: str | float) -> float:

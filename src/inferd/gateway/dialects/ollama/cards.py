@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from inferd.gateway.calls import SAMPLING
-from inferd.gateway.residency import FOREVER, Place
+from inferd.gateway.residency import FOREVER
 from inferd.gateway.router import Model
 from inferd.worker.protocol import Ready
 
@@ -26,16 +26,15 @@ def listed(model: Model, name: str) -> dict[str, Any]:
         "modified_at": _moment(model.created),
         "size": facts.get("num_weight_bytes", 0),
         "digest": _digest(model, facts),
-        "details": details(model.worker.ready),
+        "details": _details(model),
     }
 
 
-def running(model: Model, place: Place) -> dict[str, Any]:
+def running(model: Model) -> dict[str, Any]:
     """For /api/ps. size_vram is 0: everything runs in the memory of the host."""
     card = listed(model, model.name)
     del card["modified_at"]
-    ready = model.worker.ready
-    expires = _NEVER
+    ready, place, expires = model.worker.ready, model.place, _NEVER
     if place.idle_timeout != FOREVER:
         idle_for = 0.0 if place.num_users else time.monotonic() - place.used_at
         expires = _moment(time.time() + place.idle_timeout - idle_for)
@@ -59,19 +58,19 @@ def shown(model: Model, ready: Ready, capabilities: list[str]) -> dict[str, Any]
         "modelfile": f"# served by inferd\nFROM {model.name}\n",
         "parameters": _parameters(ready),
         "template": facts.get("chat_template") or "",
-        "details": details(ready),
+        "details": _details(model),
         "model_info": {name: value for name, value in info.items() if value not in (None, "")},
         "capabilities": capabilities,
         "modified_at": _moment(model.created),
     }
 
 
-def details(ready: Ready | None) -> dict[str, Any]:
-    facts = _facts(ready)
+def _details(model: Model) -> dict[str, Any]:
+    facts = _facts(model.worker.ready)
     architecture = facts.get("architecture", "")
     return {
         "parent_model": "",
-        "format": "gguf",
+        "format": "gguf" if model.config.model.endswith(".gguf") else "safetensors",
         "family": architecture,
         "families": [architecture] if architecture else [],
         "parameter_size": _shortened(facts.get("num_parameters", 0)),

@@ -18,6 +18,7 @@ from inferd.gateway.errors import HttpError, json_response
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}")  # a name of the store, never a path
 _BEAT_SECONDS = 5.0
+_BUSY = "Another model is being pulled."
 
 
 class Puller:
@@ -31,7 +32,7 @@ class Puller:
         if not _NAME.fullmatch(name):
             raise InvalidRequestError("model must be the name of a model that inferd pull knows", param="model")
         if self._is_pulling:
-            raise OverloadedError("Another model is being pulled.", retry_after=10.0)
+            raise OverloadedError(_BUSY, retry_after=10.0)
         if is_streamed:
             return StreamingResponse(self._lines(name), media_type="application/x-ndjson")
         error = await unless_gone(request.receive, self._pull(name))
@@ -53,6 +54,8 @@ class Puller:
 
     async def _pull(self, name: str) -> str | None:
         """What kept the model from coming; None when it is in the store."""
+        if self._is_pulling:
+            return _BUSY
         self._is_pulling = True
         environment = {key: value for key, value in os.environ.items() if key != "INFERD_API_KEY"}
         command = sys.executable, "-P", "-m", "inferd", "pull", "--json", "--", name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import Any
 
@@ -88,9 +89,8 @@ class Ollama:
         return json_response({"models": [cards.listed(model, name) for model in models for name in model.names]})
 
     async def running(self, request: Request) -> Response:
-        router = self._gateway.router
-        loaded = [model for model in router.models if model.worker.is_ready]
-        return json_response({"models": [cards.running(model, router.residency.place_of(model)) for model in loaded]})
+        loaded = [model for model in self._gateway.router.models if model.worker.is_ready]
+        return json_response({"models": [cards.running(model) for model in loaded]})
 
     async def show(self, request: Request) -> Response:
         body = convert(await self._fields(request), NameBody)
@@ -98,7 +98,7 @@ class Ollama:
         await self._gateway.router.load(model)  # only then it knows what it is
         ready = model.worker.ready
         assert ready is not None
-        capabilities = ["embedding"]
+        capabilities = ["embedding"] if ready.kind == "encode" else []
         if ready.kind == "generate":
             fills = await can_infill(TokenReader(self._gateway, request, model))
             speech = ready.details.get("output_format", {})
@@ -140,29 +140,42 @@ class Ollama:
         return self._gateway.complete(request, served, call, idle_timeout=idle_timeout)
 
     async def embed(self, request: Request) -> Response:
-        body = convert(integral(await self._fields(request)), EmbedBody)
+        fields = await self._fields(request)
+        body = convert(integral(fields), EmbedBody)
         inputs = [body.input] if isinstance(body.input, str) else body.input
         if not inputs:
             return json_response({"model": body.model, "embeddings": []})
-        rows = await self._embed(request, body, inputs, "input")
-        vectors = [row.tolist() for row in rows.rows]
-        return json_response({"model": body.model, "embeddings": vectors, "prompt_eval_count": rows.total_tokens})
+        begin = time.monotonic()
+        rows = await self._embed(request, body, inputs, "input", body.dimensions, body.truncate)
+        answer = {
+            "model": body.model,
+            "embeddings": [row.tolist() for row in rows.rows],
+            "total_duration": round((time.monotonic() - begin) * 1e9),
+            "prompt_eval_count": rows.total_tokens,
+        }
+        return json_response(answer | _warned(fields, EmbedBody))
 
     async def embeddings(self, request: Request) -> Response:
-        body = convert(await self._fields(request), EmbeddingsBody)
+        fields = await self._fields(request)
+        body = convert(fields, EmbeddingsBody)
         if not body.prompt:
             return json_response({"embedding": []})
-        return json_response(
-            {"embedding": (await self._embed(request, body, [body.prompt], "prompt")).rows[0].tolist()}
-        )
+        found = await self._embed(request, body, [body.prompt], "prompt")
+        return json_response({"embedding": found.rows[0].tolist()} | _warned(fields, EmbeddingsBody))
 
-    async def _embed(self, request: Request, body: EmbedBody | EmbeddingsBody, inputs: list[str], param: str) -> Rows:
-        seconds_of(body.keep_alive)
+    async def _embed(
+        self,
+        request: Request,
+        body: EmbedBody | EmbeddingsBody,
+        inputs: list[str],
+        param: str,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> Rows:
         model = self._find(body.model, "encode").model
-        if isinstance(body, EmbeddingsBody):
-            return await embed(self._gateway, request, model, inputs, param=param)
-        dimensions, truncate = body.dimensions, body.truncate
-        return await embed(self._gateway, request, model, inputs, param=param, dimensions=dimensions, truncate=truncate)
+        gateway, cut = self._gateway, truncate
+        async with model.lease("encode", idle_timeout=seconds_of(body.keep_alive)):
+            return await embed(gateway, request, model, inputs, param=param, dimensions=dimensions, truncate=cut)
 
     async def pull(self, request: Request) -> Response:
         body = convert(await self._fields(request), NameBody)
@@ -200,9 +213,16 @@ class Ollama:
 def _read(fields: dict[str, Any], shape: type[Any]) -> tuple[Any, tuple[str, ...]]:
     """The body, and warnings. Raises InvalidRequestError that names the field."""
     warnings = check_fields(fields, honoured=frozenset(shape.__struct_fields__), harmless=frozenset(), refused=REFUSED)
-    body = convert({name: value for name, value in fields.items() if name not in REFUSED}, shape)
+    body = convert(integral({name: value for name, value in fields.items() if name not in REFUSED}), shape)
     check_body(body)
     return body, warnings
+
+
+def _warned(fields: dict[str, Any], shape: type[Any]) -> dict[str, Any]:
+    """The field of an answer that names what nobody knows; nothing where there is nothing to name."""
+    known = frozenset(shape.__struct_fields__)
+    warnings = check_fields(fields, honoured=known, harmless=frozenset(), refused={})
+    return {"warnings": list(warnings)} if warnings else {}
 
 
 def _new_id() -> str:

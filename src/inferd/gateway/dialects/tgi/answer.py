@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import codecs
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from inferd.gateway.calls import AnswerContext
+from inferd.gateway.chat import TurnReader
 from inferd.gateway.dialects.openai.logprobs import floored
 from inferd.gateway.errors import to_reply
+from inferd.gateway.text import TextReader
+from inferd.parsing.deltas import Content
 from inferd.types import PositionLogprobs, RequestTimings, TokenEvent, TokenLogprob
 from inferd.worker.client import Update
 
@@ -180,13 +184,17 @@ class EventStream:
 
 
 class Predictions:
-    """The WholeWriter of Vertex: a text for each instance."""
+    """The WholeWriter of Vertex: the content of each instance's answer. readers: (num_prompts,)."""
 
-    def __init__(self, context: AnswerContext) -> None:
-        self._texts = {one.request_id: "" for one in context.accepted}
+    def __init__(self, context: AnswerContext, readers: Sequence[TurnReader | TextReader]) -> None:
+        requests = [one.request_id for one in context.accepted]
+        self._readers = dict(zip(requests, readers, strict=True))
+        self._texts = dict.fromkeys(requests, "")
 
     def add(self, update: Update) -> None:
-        self._texts[update.event.request_id] += update.event.text
+        request_id = update.event.request_id
+        deltas = self._readers[request_id].push(update.event)
+        self._texts[request_id] += "".join(delta.text for delta in deltas if isinstance(delta, Content))
 
     def to_json(self) -> dict[str, Any]:
         return {"predictions": list(self._texts.values())}

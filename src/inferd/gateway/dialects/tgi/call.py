@@ -11,7 +11,7 @@ from inferd.gateway.calls import AnswerContext, Caller, StreamWriter, WholeWrite
 from inferd.gateway.dialects.openai.call import parse as parse_chat
 from inferd.gateway.dialects.tgi.answer import Answer, EventStream, Predictions, WholeAnswer
 from inferd.gateway.dialects.tgi.bodies import Parameters, read_parameters, sampling_of, structured_of
-from inferd.gateway.text import TextTurn
+from inferd.gateway.text import TextReader, TextTurn
 from inferd.metrics.requests import Targets
 from inferd.worker.protocol import Generate, Ready, TextPrompt
 
@@ -33,6 +33,9 @@ class Text:
     @property
     def seed(self) -> int | None:
         return self.sampling.get("seed")
+
+    def reader(self) -> TextReader:
+        return TextReader()
 
     def command(self, request_id: str, ready: Ready, caller: Caller) -> Generate:
         turn = TextTurn(
@@ -103,7 +106,8 @@ class PredictCall:
         raise AssertionError("predictions are never streamed")
 
     def whole_writer(self, context: AnswerContext) -> WholeWriter:
-        return Predictions(context)
+        readers = [one.reader() if isinstance(one, Text) else one.turn.reader(context.ready) for one in self.instances]
+        return Predictions(context, readers)
 
 
 def read_instances(fields: dict[str, Any]) -> tuple[Any, ...]:

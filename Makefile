@@ -1,11 +1,11 @@
 # make serve   installs what is missing and serves smollm2 at http://127.0.0.1:8000
 # make test    installs what is missing and runs the tests
-# The others: check, bench, bench-peers, docs, test-oracle, eval-quality, soak, recovery, fuzz-http, clean.
+# The others: check, bench, bench-peers, docs, test-oracle, eval-quality, soak, recovery, batch-kills, fuzz-http, clean.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: serve test check bench bench-peers docs test-oracle eval-quality soak recovery fuzz-http clean
+.PHONY: serve test check bench bench-peers docs test-oracle eval-quality soak recovery batch-kills fuzz-http clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,9 @@ test-oracle: $(ORACLE)
 
 eval-quality soak recovery: $(DEVELOP)
 	$(BIN)/python benchmarks/$(@:eval-%=%).py $(ARGS)
+
+batch-kills: $(DEVELOP)
+	$(BIN)/python benchmarks/batch_kills.py $(ARGS)
 
 fuzz-http: $(DEVELOP)
 	$(BIN)/python tools/with_server.py $(BIN)/python benchmarks/fuzz_http.py $(ARGS) --url

@@ -151,6 +151,15 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingBudget:
+    """Reasoning that is ended for the model after num_tokens. begin: what opens it; "" where the prompt did."""
+
+    num_tokens: int
+    begin: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One request as the engine sees it: token ids only, text ended at the tokenizer.
 
@@ -166,6 +175,7 @@ class GenerateRequest:
     adapter: str = ""  # name of a loaded LoRA adapter; "": the model alone
     weight: float = 1.0  # of the tenant's share when tenants compete
     is_background: bool = False  # runs where requests of the foreground leave room
+    thinking: ThinkingBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import pytest
 from inferd import dashboard
 from support.server import running
 
+BROWSER = {"accept": "text/html,*/*;q=0.8"}  # others are told whose API is spoken here
 KEY = "key-of-the-page-tests"
 LABELS = {"measured", "calibrated", "derived", "assumed", "unknown"}
 PLAN = {"model": "llama-3-8b", "hardware": "h200", "precision": "fp8"}
@@ -24,13 +25,13 @@ PLAN = {"model": "llama-3-8b", "hardware": "h200", "precision": "fp8"}
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with running() as (url, _), httpx.Client(base_url=url, timeout=30) as client:
+    with running() as (url, _), httpx.Client(base_url=url, headers=BROWSER, timeout=30) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def keyed() -> Iterator[httpx.Client]:
-    with running(api_keys=[KEY]) as (url, _), httpx.Client(base_url=url) as client:
+    with running(api_keys=[KEY]) as (url, _), httpx.Client(base_url=url, headers=BROWSER) as client:
         yield client
 
 
@@ -61,7 +62,7 @@ def test_an_unchanged_page_is_not_sent_again(client: httpx.Client) -> None:
     again = client.get("/", headers={"if-none-match": etag})
     assert (again.status_code, again.content) == (304, b"")
     assert client.head("/").status_code == 200
-    assert client.post("/").status_code == 405
+    assert client.put("/").status_code == 405
 
 
 def test_without_a_build_the_page_says_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "eval": MODELS | {"executors", "engine", "llm", "__init__"},
     "parsing": {"errors"},
     "gateway": BASE | {"parsing", "metrics", "ledger", "jobs", "rag", "pipelines", "dashboard"} | FRONT,
-    "cli": MODELS | {"executors", "engine", "llm", "gateway", "__init__", "ledger", "planner", "bench", "eval", "predictive"},
+    "cli": MODELS
+    | {"executors", "engine", "llm", "gateway", "__init__", "ledger", "planner", "bench", "eval", "predictive"},
     "__init__": BASE | {"llm"},
     "__main__": {"cli"},
 }

@@ -32,6 +32,10 @@ TEMPLATE = "<bos>{% for m in messages %}{{ m.content }}{% endfor %}"
 class ByteTokenizer:
     vocab_size = VOCAB_SIZE
     control = CONTROL
+    eos_token_ids = frozenset((BOS + 1,))
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id >= BOS
 
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = False) -> list[int]:
         return self.encode_guarded(text, "\ufdd0") if parse_special else list(text.encode())

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 from click.core import ParameterSource
@@ -20,6 +21,8 @@ from inferd.cli.output import Failure, Misuse, print_json
 from inferd.config import EngineConfig
 from inferd.gateway.config import ModelConfig, ServerConfig
 from inferd.gateway.config_file import read_config_file
+from inferd.models.kinds import is_predictive
+from inferd.predictive.settings import load_settings
 
 DEFAULT_MODEL = "smollm2"
 
@@ -68,6 +71,8 @@ _SERVER_OPTIONS = (
                   type=float, metavar="SECONDS"),
     click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
                  help="A YAML file with these options and the models; options given here count more."),
+    click.option("--pipeline", "pipelines", multiple=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+                 help="A YAML file that declares a pipeline; may be given several times."),
     click.option("--all", "serves_all", is_flag=True, help="Also every other model of the store, loaded on demand."),
     _server("--preload/--on-demand", "Load the models at the start, or each with its first request."),
     _server("--memory-budget", "Memory of all loaded models, as in 8GiB; the least lately used leave for others.",
@@ -158,8 +163,10 @@ def _rest_of_store(served: tuple[ModelConfig, ...]) -> Iterator[ModelConfig]:
 
 
 def _with_files(model: ModelConfig) -> ModelConfig:
-    """Its files are on this machine, and their size is known."""
+    """Its files are on this machine, and their size is known; a predictive one may bring a name."""
     path = ensure_local(model.model)
+    if is_predictive(path) and not model.served_names and (name := load_settings(path).name):
+        model = replace(model, served_names=(name,))
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return replace(model, num_bytes=sum(file.stat().st_size for file in files))
 
@@ -182,6 +189,16 @@ def announce(config: ServerConfig, url: str, *, as_json: bool) -> None:
     names = [model.names[0] for model in config.models]
     if as_json:
         print_json({"url": base, "models": names, "start_seconds": round(seconds, 2)})
+        return
+    if is_predictive(Path(config.models[0].model).expanduser()):
+        click.echo(f"""{", ".join(names)} at {base}/v2, ready after {seconds:.1f} s
+
+  # pip install 'tritonclient[http]', or curl {base}/v2/models/{quote(names[0])}
+  import tritonclient.http
+  client = tritonclient.http.InferenceServerClient("{base.removeprefix("http://")}")
+  print(client.get_model_metadata("{names[0]}"))
+
+Ctrl-C ends it.""")
         return
     key = "$INFERD_API_KEY" if config.api_keys else ""
     header = f' -H "authorization: Bearer {key}"' if key else ""

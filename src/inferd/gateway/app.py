@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from inferd.errors import InferdError
@@ -20,7 +20,19 @@ from inferd.gateway import server
 from inferd.gateway.config import ServerConfig
 from inferd.gateway.context import Gateway
 from inferd.gateway.dashboard import Dashboard
-from inferd.gateway.dialects import anthropic, batches, kserve, llamacpp, ollama, openai, responses, tgi
+from inferd.gateway.dialects import (
+    anthropic,
+    batches,
+    encoders,
+    kserve,
+    llamacpp,
+    ollama,
+    openai,
+    pipelines,
+    rag,
+    responses,
+    tgi,
+)
 from inferd.gateway.errors import HttpError, error_response, json_response
 from inferd.gateway.guard import Guard
 from inferd.gateway.openapi import document
@@ -29,7 +41,8 @@ from inferd.ledger.database import ledger_path
 from inferd.ledger.usage import UsageLedger
 from inferd.metrics.recorder import Recorder
 
-_DIALECTS = (anthropic, batches, kserve, llamacpp, ollama, openai, responses, tgi)  # of two with one path the first answers
+# of two with one path the first answers
+_DIALECTS = (anthropic, batches, encoders, kserve, llamacpp, ollama, openai, pipelines, rag, responses, tgi)
 
 
 class Api:
@@ -65,7 +78,13 @@ class Api:
         """What Starlette itself refuses: no such path, or not by this method."""
         message = {404: "There is nothing at this path.", 405: "This method is not allowed here."}
         text = message.get(error.status_code, "This request cannot be served.")
-        return error_response(HttpError(error.status_code, text, headers=error.headers or {}), request.url.path)
+        headers = error.headers or {}
+        if error.status_code == 405:  # Starlette names the methods of the first route alone
+            routes = [route for route in request.app.routes if isinstance(route, Route)]
+            path = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+            methods = {method for route in routes if route.path == path for method in route.methods or ()}
+            headers = {"allow": ", ".join(sorted(methods))}
+        return error_response(HttpError(error.status_code, text, headers=headers), request.url.path)
 
     async def health(self, request: Request) -> Response:
         return json_response({"status": "ok"})

@@ -83,6 +83,7 @@ class ServerConfig:
     max_batch_requests: int = 64  # requests of batches that run at once
     response_retention: float = 30 * 86400.0  # seconds that responses may be asked for again; 0: none are kept
     otlp_endpoint: str | None = None  # URL that takes traces as OTLP over HTTP; needs the extra otel
+    pipelines: tuple[str, ...] = ()  # files that declare them
     engine: EngineConfig = field(default_factory=EngineConfig)
     worker_factory: str = ""  # "module:function" in place of the loader for the kind of a model's file
 

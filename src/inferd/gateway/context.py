@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -50,10 +50,17 @@ class Gateway:
         return decode(await read_body(request, self.config, any_type=any_type))
 
     def complete(
-        self, request: Request, served: Served, call: Call, *, idle_timeout: float | None = None
+        self,
+        request: Request,
+        served: Served,
+        call: Call,
+        *,
+        idle_timeout: float | None = None,
+        names: Mapping[str, str] = {},
     ) -> Response:
-        """The response to return from a route that makes text. idle_timeout: as Model.lease has it."""
-        return Completion(call, served, self.router, self._caller(request, served), idle_timeout)
+        """The response to return from a route that makes text. idle_timeout: as Model.lease has it. names: what the
+        body calls fields of SamplingParams, for errors."""
+        return Completion(call, served, self.router, self._caller(request, served), idle_timeout, names)
 
     async def call(
         self,

@@ -78,6 +78,7 @@ _LLAMA_KINDS = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    405: "not_supported_error",
     501: "not_supported_error",
     503: "unavailable_error",
 }
@@ -134,6 +135,8 @@ _STYLES: dict[str, Style] = {
     "/v2/rerank": _OPENAI,
     "/v2/embed": _OPENAI,
     **dict.fromkeys(("/generate", "/info", "/chat_tokenize", "/invocations", "/vertex"), _TGI),
+    **dict.fromkeys(("/embed", "/predict", "/similarity"), _TGI),
+    **dict.fromkeys(("/embeddings", "/embedding"), _OPENAI),
     **dict.fromkeys(("/completion", "/infill", "/props", "/slots", "/apply-template", "/models"), _LLAMA_SERVER),
 }
 

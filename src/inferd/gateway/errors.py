@@ -24,6 +24,14 @@ class HttpError(InferdError):
         self.headers = dict(headers)
 
 
+def renamed(error: InferdError, names: Mapping[str, str]) -> InferdError:
+    """The error in the words of a dialect. names: a field of SamplingParams -> the one it came from."""
+    if not isinstance(error, InvalidRequestError) or error.param is None or error.param not in names:
+        return error
+    name = names[error.param]
+    return InvalidRequestError(error.message.replace(error.param, name), param=name, code=error.code)
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
     status: int

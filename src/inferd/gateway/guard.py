@@ -95,7 +95,11 @@ def _labelled(headers: Iterable[tuple[bytes, bytes]], send: Send) -> Send:
     async def labelled(message: Message) -> None:
         if message["type"] == "http.response.start":
             taken = b"%d" % round((time.perf_counter() - begin) * 1000)
-            own = [(b"x-request-id", request_id), (b"openai-processing-ms", taken)]
+            own = [
+                (b"x-request-id", request_id),
+                (b"request-id", request_id),  # where Anthropic's clients look for it
+                (b"openai-processing-ms", taken),
+            ]
             message = {**message, "headers": [*message.get("headers", ()), *own]}
         await send(message)
 

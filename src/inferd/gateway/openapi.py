@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from inferd.gateway.dialects import rag
 from inferd.gateway.dialects.anthropic import openapi as anthropic
+from inferd.gateway.dialects.encoders import openapi as encoders
+from inferd.gateway.dialects.kserve import openapi as kserve
+from inferd.gateway.dialects.llamacpp import openapi as llamacpp
+from inferd.gateway.dialects.ollama import openapi as ollama
 from inferd.gateway.dialects.openai.bodies import MAX_TOKEN_ID, ROLES
-from inferd.gateway.dialects.openai.call import MAX_PROMPTS, MAX_SALT_LEN
+from inferd.gateway.dialects.openai.call import EFFORTS, MAX_PROMPTS, MAX_SALT_LEN
 from inferd.gateway.dialects.openai.fields import REFUSED
 from inferd.gateway.dialects.responses import openapi as responses
-from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, answers, array, integer, number, optional, post
+from inferd.gateway.dialects.tgi import openapi as tgi
+from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, answers, array, integer, number, one_of, optional, post
+from inferd.gateway.tools import MAX_TOOLS
 from inferd.metrics.recorder import NUM_LATEST
 from inferd.metrics.requests import MAX_TARGET, MIN_TARGET
 from inferd.types import (
@@ -54,11 +61,53 @@ SAMPLING: dict[str, Schema] = {
     "include_stop_str_in_output": FLAG,
     "prompt_logprobs": integer(0, MAX_LOGPROBS),
 }
+FUNCTION: Schema = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.:/-]{1,128}$"},
+        "description": TEXT,
+        "parameters": optional("object"),
+        "strict": FLAG,
+    },
+}
+TOOL: Schema = {
+    "type": "object",
+    "required": ["type", "function"],
+    "properties": {"type": {"const": "function"}, "function": FUNCTION},
+}
+TOOL_CHOICE: Schema = {"anyOf": [{"type": "object"}, {"type": ["string", "null"]}]}
+JSON_SCHEMA: Schema = {"anyOf": [{"type": "object"}, {"type": ["string", "null"]}]}  # or its text
+STRUCTURED_KINDS: dict[str, Schema] = {
+    "json": JSON_SCHEMA,
+    "regex": TEXT,
+    "choice": array({"type": "string"}, minItems=1),
+    "grammar": TEXT,
+    "json_object": FLAG,
+    "structural_tag": JSON_SCHEMA,
+}
+STRUCTURED: dict[str, Schema] = {
+    "response_format": optional(
+        "object",
+        required=["type"],
+        properties={"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}},
+    ),
+    "structured_outputs": optional("object", properties=STRUCTURED_KINDS, additionalProperties=False),
+    "guided_json": JSON_SCHEMA,
+    "guided_regex": TEXT,
+    "guided_choice": array({"type": "string"}, minItems=1),
+    "guided_grammar": TEXT,
+    "regex": TEXT,
+    "ebnf": TEXT,
+    "json_schema": JSON_SCHEMA,
+    "grammar": TEXT,
+}
 COMMON: dict[str, Schema] = {
     "model": TEXT,
     "stream": FLAG,
     "stream_options": STREAM_OPTIONS,
     **SAMPLING,
+    **STRUCTURED,
     "priority": integer(-(2**63) + 1, 2**63 - 1),
     "cache_salt": optional("string", maxLength=MAX_SALT_LEN),
     "truncate_prompt_tokens": integer(-1, INT32),
@@ -101,6 +150,15 @@ CHAT: Schema = {
         "logprobs": FLAG,
         "top_logprobs": integer(0, MAX_LOGPROBS),
         **TEMPLATE_FIELDS,
+        "tools": array(TOOL, maxItems=MAX_TOOLS),
+        "tool_choice": TOOL_CHOICE,
+        "parallel_tool_calls": FLAG,
+        "functions": array(FUNCTION, maxItems=MAX_TOOLS),
+        "function_call": TOOL_CHOICE,
+        "reasoning_effort": one_of(*EFFORTS),
+        "thinking_token_budget": integer(0, INT32),
+        "include_reasoning": FLAG,
+        "documents": array({"type": "object"}),
     },
 }
 PROMPT: Schema = {
@@ -126,22 +184,46 @@ COMPLETION: Schema = {
         "echo": FLAG,
         "logprobs": integer(0, MAX_LOGPROBS),
         "best_of": integer(1, MAX_N),
+        "suffix": TEXT,
     },
 }
-TOKENIZE: Schema = {
+_VLLM_TOKENIZE = {"model": TEXT, "content": {"type": "null"}, "inputs": {"type": "null"}, "add_special_tokens": FLAG}
+_VLLM_TOKENIZE |= {"return_token_strs": FLAG, **TEMPLATE_FIELDS}
+TOKENIZE: Schema = {  # of three dialects: the field that holds the text says which
     "type": "object",
     "oneOf": [
-        {"required": ["prompt"], "properties": {"prompt": {"type": "string"}, "messages": {"type": "null"}}},
-        {"required": ["messages"], "properties": {"messages": {"type": "array"}, "prompt": {"type": "null"}}},
+        {
+            "required": ["prompt"],
+            "properties": {**_VLLM_TOKENIZE, "prompt": {"type": "string"}, "messages": {"type": "null"}},
+        },
+        {
+            "required": ["messages"],
+            "properties": {
+                **_VLLM_TOKENIZE,
+                "prompt": {"type": "null"},
+                "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
+                "tools": array(TOOL, maxItems=MAX_TOOLS),
+            },
+        },
+        {
+            "required": ["content"],
+            "properties": {
+                "model": TEXT,
+                "content": {"type": "string"},
+                **dict.fromkeys(("add_special", "parse_special", "with_pieces"), FLAG),
+            },
+        },
+        {
+            "required": ["inputs"],
+            "properties": {
+                "model": TEXT,
+                "content": {"type": "null"},
+                "inputs": {"type": "string"},
+                "add_special_tokens": FLAG,
+                "parameters": optional("object"),
+            },
+        },
     ],
-    "properties": {
-        "model": TEXT,
-        "prompt": TEXT,
-        "messages": array(MESSAGE, minItems=1),
-        "add_special_tokens": FLAG,
-        "return_token_strs": FLAG,
-        **TEMPLATE_FIELDS,
-    },
 }
 DETOKENIZE: Schema = {
     "type": "object",
@@ -181,7 +263,10 @@ ANSWER: Schema = {
             "items": {
                 "type": "object",
                 "required": ["index", "finish_reason", "logprobs"],
-                "properties": {"index": {"type": "integer"}, "finish_reason": {"enum": ["stop", "length"]}},
+                "properties": {
+                    "index": {"type": "integer"},
+                    "finish_reason": {"enum": ["stop", "length", "tool_calls", "function_call"]},
+                },
             },
         },
         "usage": {"type": "object", "required": ["prompt_tokens", "completion_tokens", "total_tokens"]},
@@ -208,7 +293,7 @@ STATE: Schema = {
         "requests": {"type": "array", "items": {"type": "object"}, "maxItems": NUM_LATEST},
     },
 }
-TOKENS: Schema = {
+_VLLM_TOKENS: Schema = {
     "type": "object",
     "required": ["count", "max_model_len", "tokens", "token_strs"],
     "properties": {
@@ -218,6 +303,9 @@ TOKENS: Schema = {
         "token_strs": array({"type": "string"}),
     },
 }
+_LLAMA_TOKENS: Schema = {"type": "object", "required": ["tokens"], "properties": {"tokens": {"type": "array"}}}
+_TGI_TOKEN: Schema = {"type": "object", "required": ["id", "text", "start", "stop"]}
+TOKENS: Schema = {"anyOf": [_VLLM_TOKENS, _LLAMA_TOKENS, {"type": "array", "items": _TGI_TOKEN}]}
 PROMPT_TEXT: Schema = {"type": "object", "required": ["prompt"], "properties": {"prompt": {"type": "string"}}}
 
 
@@ -257,7 +345,13 @@ def paths() -> dict[str, Any]:
         "/detokenize": detokenize,
         "/v1/detokenize": detokenize,
         **anthropic.paths(),
+        **encoders.paths(),
+        **kserve.paths(),
+        **rag.paths(),
         **responses.paths(),
+        **llamacpp.paths(),
+        **ollama.paths(),
+        **tgi.paths(),
     }
 
 

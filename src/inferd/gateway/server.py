@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,7 @@ def _grpc_server(app: ASGIApp, config: ServerConfig) -> GrpcServer | None:
     """Raises ConfigError without the extra grpc, or when the port is taken."""
     if config.grpc_port is None:
         return None
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # workers are new programs: it would only log that it cannot
     try:
         from inferd.gateway.kserve_grpc.server import GrpcServer
     except ImportError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -63,6 +63,7 @@ class PromptReader:
             cache_salt=command.cache_salt,
             weight=command.weight,
             is_background=command.is_background,
+            thinking=command.thinking,
         )
         text = self._prompt_text(command, ids) if command.want_prompt_text else None
         pieces = tuple(map(self._tokenizer.token_bytes, ids)) if command.want_prompt_pieces else None

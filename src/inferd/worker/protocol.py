@@ -19,7 +19,7 @@ from inferd.errors import (
     OverloadedError,
     TemplateError,
 )
-from inferd.types import EngineStats, RequestTimings, SamplingParams, TokenEvent
+from inferd.types import EngineStats, RequestTimings, SamplingParams, ThinkingBudget, TokenEvent
 
 MAX_FRAME_SIZE = 256 * 2**20
 HEARTBEAT_SECONDS = 1.0
@@ -75,6 +75,7 @@ class Generate(Message, frozen=True):
     adapter: str = ""
     weight: float = 1.0
     is_background: bool = False
+    thinking: ThinkingBudget | None = None
 
 
 class Abort(Message, frozen=True):

@@ -35,7 +35,7 @@ def read_model_directory(path: Path) -> ModelDirectory:
     generation = path / "generation_config.json"
     tensors: dict[str, Weight] = {}
     for shard in _shards(path):
-        for name, weight in _read_safetensors(shard).items():
+        for name, weight in read_safetensors(shard).items():
             if name in tensors:
                 raise MalformedFileError(f"{shard.name}: tensor {name} is in another shard too")
             tensors[name] = weight
@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _shards(path: Path) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if not index.exists():
-        return [_inside(path, "model.safetensors")]
+        return [inside(path, "model.safetensors")]
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise MalformedFileError(f"{index.name}: weight_map must map tensor names to file names")
@@ -69,12 +69,12 @@ def _shards(path: Path) -> list[Path]:
         plain = name == Path(name).name and name not in ("", ".", "..") and "\\" not in name and "\0" not in name
         if not plain:
             raise MalformedFileError(f"{index.name}: shard name {name[:80]!r} leaves the directory")
-        shards.append(_inside(path, name))
+        shards.append(inside(path, name))
     return shards
 
 
-def _inside(path: Path, name: str) -> Path:
-    """The file must lie in the directory; the download cache of Hugging Face links to blobs two levels up."""
+def inside(path: Path, name: str) -> Path:
+    """Where a file of a directory is: inside it, or where the download cache of Hugging Face links to, two levels up."""
     root = path.resolve()
     try:
         target = (root / name).resolve()
@@ -85,7 +85,8 @@ def _inside(path: Path, name: str) -> Path:
     return target
 
 
-def _read_safetensors(path: Path) -> dict[str, Weight]:
+def read_safetensors(path: Path) -> dict[str, Weight]:
+    """The tensors of one file, mapped."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)

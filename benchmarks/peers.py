@@ -1,6 +1,6 @@
 """inferd and other CPU engines on the same files, in turn, nothing else on the machine.
 
-peers.py PEERS_DIR MODELS_DIR [--engines llamacpp,openvino,ctranslate2] [--models smollm2,...] [--rounds 2]
+peers.py PEERS_DIR MODELS_DIR [--engines llamacpp,openvino,ctranslate2] [--models smollm2,...] [--rounds 2] [--keep]
 
 PEERS_DIR holds `llamacpp/bin` (llama-bench, llama-batched-bench), the virtual environments `openvino` (openvino-genai)
 and `ctranslate2`, and for the latter `hf/NAME`, each GGUF file's weights as a bf16 Hugging Face directory; MODELS_DIR
@@ -135,8 +135,11 @@ def main() -> None:
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--name", default="peers", help="of the files in results")
+    parser.add_argument("--keep", action="store_true", help="leave the models in the file that are not run now")
     args = parser.parse_args()
-    models = {name: compare(name, args.engines.split(","), args) for name in args.models.split(",")}
+    file = RESULTS / f"{args.name}.json"
+    models = json.loads(file.read_text())["figures"] if args.keep and file.exists() else {}
+    models |= {name: compare(name, args.engines.split(","), args) for name in args.models.split(",")}
     report(args.name, models)
     (RESULTS / f"{args.name}.md").write_text(table(models))
     (RESULTS / f"{args.name}.svg").write_text(roofline(models))

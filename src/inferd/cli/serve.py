@@ -24,6 +24,16 @@ def _server(flag: str, help_text: str, **attributes: Any) -> Any:
     return config_option(ServerConfig, flag, help_text, **attributes)
 
 
+class ModelAlias(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    name = "PATTERN=NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        pattern, sign, name = str(value).partition("=")
+        if not (pattern and sign and name):
+            self.fail(f"{value!r} is no alias: write PATTERN=NAME", param, ctx)
+        return pattern, name
+
+
 _SERVER_OPTIONS = (
     _server("--host", "Address to listen on; beyond this machine only with a key or --insecure."),
     _server("--port", "Port to listen on; 0 takes a free one.", type=int),
@@ -32,6 +42,8 @@ _SERVER_OPTIONS = (
     _server("--insecure", "Let other machines in without a key.", is_flag=True),
     click.option("--served-model-name", "served_names", multiple=True, metavar="NAME",
                  help="What clients call the model; may be given several times, for one model only."),
+    click.option("--model-alias", "model_aliases", multiple=True, type=ModelAlias(),
+                 help="Names that stand for a served one, as 'claude-*=smollm2'; may be given several times."),
     config_option(EngineConfig, "--max-num-seqs", "Most sequences that run at once.", type=int, metavar="N"),
     config_option(EngineConfig, "--itl-target", "Time between tokens that long prompts must leave room for.",
                   type=float, metavar="SECONDS"),

@@ -1,4 +1,4 @@
-"""One admitted call from its acceptance to its last event, answered whole or as server-sent events.
+"""One admitted call from its acceptance to its last event, answered whole or as a stream.
 
 Whoever serves it also watches the client: one that leaves is noticed at once, and its requests are aborted before
 the engine's next step, also while they are queued.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from inferd.errors import InferdError
-from inferd.gateway.dialects import openai
-from inferd.gateway.errors import HttpError, error_response, json_response, to_reply
-from inferd.gateway.router import Model, Router
+from inferd.gateway.calls import AnswerContext, Call, Caller, Headed, StreamWriter, WholeWriter
+from inferd.gateway.errors import HttpError, error_response, json_response
+from inferd.gateway.router import Router, Served
 from inferd.metrics.requests import RequestInfo, RequestTimer
 from inferd.types import RequestTimings, TokenEvent
 from inferd.worker.client import Update, WorkerClient
@@ -28,20 +28,18 @@ from inferd.worker.protocol import Accepted, Generate
 
 log = logging.getLogger("inferd.gateway")
 T = TypeVar("T")
-SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
+STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # proxies that would collect the stream pass it on
 ]
-KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Completion(Response):
     """Answers a call on one model; the response to return from a route."""
 
-    def __init__(self, call: openai.Call, model: Model, router: Router, tenant: str, traceparent: str = "") -> None:
-        self._call, self._model, self._router, self._tenant = call, model, router, tenant
-        self._traceparent = traceparent
+    def __init__(self, call: Call, served: Served, router: Router, caller: Caller) -> None:
+        self._call, self._served, self._router, self._caller = call, served, router, caller
+        self._metrics = served.model.metrics
         self._begin = time.monotonic()
         self._keep_alive = router.config.keep_alive
 
@@ -54,72 +52,68 @@ class Completion(Response):
             await send(message)
 
         try:
-            with self._router.admitted(len(self._call.prompts)):
+            with self._router.admitted(self._call.num_prompts):
                 await unless_gone(receive, self._answer(watched_send))
         except InferdError as error:
             if not is_started:  # else the client left in the middle of a stream
-                await error_response(error)(scope, receive, send)
+                await error_response(error, scope["path"])(scope, receive, send)
 
     async def _answer(self, send: Send) -> None:
-        client = await self._model.worker.client()
-        ready = self._model.worker.ready
-        assert ready is not None  # a worker has a client only after it was ready
-        commands = self._call.commands(ready, self._tenant)
-        run = Run(client, commands, [self._timer(command) for command in commands])
-        try:
-            accepted = await run.accepted()
-            answer = openai.Answer(
-                self._call,
-                self._model.name,
-                accepted,
-                commands[0].sampling.n,
-                begin=self._begin,
-                price=self._model.metrics.price,
-            )
-            if self._call.body.stream:
-                await self._send_stream(run, answer, send)
-            else:
-                await self._send_whole(run, answer, send)
-        except asyncio.CancelledError:
-            run.end_reason = "abort"
-            raise
-        finally:
-            run.close()
+        async with self._served.model.lease("generate") as (client, ready):
+            commands = self._call.commands(ready, self._caller)
+            run = Run(client, commands, [self._timer(command) for command in commands])
+            try:
+                context = AnswerContext(
+                    model=self._served.name,
+                    ready=ready,
+                    accepted=await run.accepted(),
+                    n=commands[0].sampling.n,
+                    begin=self._begin,
+                    price=self._metrics.price,
+                )
+                if self._call.is_streamed:
+                    await self._send_stream(run, self._call.stream_writer(context), send)
+                else:
+                    await self._send_whole(run, self._call.whole_writer(context), send)
+            except asyncio.CancelledError:
+                run.end_reason = "abort"
+                raise
+            finally:
+                run.close()
 
     def _timer(self, command: Generate) -> RequestTimer:
-        metrics, call = self._model.metrics, self._call
         info = RequestInfo(
             id=command.request_id,
-            tenant=self._tenant,
+            tenant=self._caller.tenant,
             sampling=command.sampling,
-            targets=call.targets(metrics.targets),
-            operation="chat" if call.is_chat else "text_completion",
-            traceparent=self._traceparent,
+            targets=self._call.targets(self._metrics.targets),
+            operation=self._call.operation,
+            traceparent=self._caller.traceparent,
         )
-        return metrics.timer(info, self._begin)
+        return self._metrics.timer(info, self._begin)
 
-    async def _send_whole(self, run: Run, answer: openai.Answer, send: Send) -> None:
-        whole = openai.WholeAnswer(answer)
+    async def _send_whole(self, run: Run, writer: WholeWriter, send: Send) -> None:
         async for updates in run.batches(self._keep_alive):
             for update in updates:
-                whole.add(update)
-        response = json_response(whole.to_json())
+                writer.add(update)
+        response = json_response(writer.to_json(), headers=_own_headers(writer))
         await send({"type": "http.response.start", "status": 200, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body})
 
-    async def _send_stream(self, run: Run, answer: openai.Answer, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
-        chunks = openai.ChunkStream(answer)
+    async def _send_stream(self, run: Run, writer: StreamWriter, send: Send) -> None:
+        own = [(name.encode(), value.encode()) for name, value in _own_headers(writer).items()]
+        headers = [(b"content-type", writer.content_type), *STREAM_HEADERS, *own]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
             async for updates in run.batches(self._keep_alive):
-                data = chunks.encode(updates) if updates else KEEP_ALIVE
+                data = writer.encode(updates) if updates else writer.keep_alive
                 if data:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
-            end = chunks.end()
+            end = writer.end()
         except Exception as error:  # too late for a status
             if not isinstance(error, InferdError):
                 log.exception("a stream failed")
-            end = openai.to_sse(to_reply(error).body)
+            end = writer.fail(error)
         await send({"type": "http.response.body", "body": end})
 
 
@@ -205,6 +199,10 @@ class _Open:
     num_prompt_tokens: int
     num_unfinished: int  # of its sequences
     has_stopped: bool = False  # one of them, before its length was reached
+
+
+def _own_headers(writer: StreamWriter | WholeWriter) -> Mapping[str, str]:
+    return writer.headers if isinstance(writer, Headed) else {}
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

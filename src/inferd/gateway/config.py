@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from inferd.config import EngineConfig
 from inferd.errors import ConfigError
@@ -39,6 +40,7 @@ class ServerConfig:
     models: tuple[ModelConfig, ...]
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free one
+    model_aliases: tuple[tuple[str, str], ...] = ()  # (pattern with * and ?, served name), the first that fits counts
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     insecure: bool = False
     max_queue_len: int = 1024  # requests in flight; more get 503
@@ -69,6 +71,9 @@ class ServerConfig:
         names = [name for model in self.models for name in model.names]
         if len(set(names)) != len(names):
             raise ConfigError(f"served names must be unique, got {sorted(names)}")
+        for pattern, name in self.model_aliases:
+            if not pattern or name not in names:
+                raise ConfigError(f"model_aliases must map a pattern to one of {sorted(names)}, got {pattern}={name}")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_queue_len < 1:
@@ -88,6 +93,10 @@ class ServerConfig:
     def targets_of(self, model: ModelConfig) -> Targets:
         ttft = self.sla_ttft if model.sla_ttft is None else model.sla_ttft
         return Targets(ttft, self.sla_itl if model.sla_itl is None else model.sla_itl)
+
+    def alias_of(self, name: str) -> str | None:
+        """The served name that a name stands for which is none itself."""
+        return next((served for pattern, served in self.model_aliases if fnmatchcase(name, pattern)), None)
 
     @property
     def host_price(self) -> HostPrice | None:

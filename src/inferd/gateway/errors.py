@@ -11,6 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from inferd.errors import InferdError, InvalidRequestError, ModelNotFoundError, OverloadedError, TemplateError
+from inferd.gateway.error_styles import Failure, style_of
 
 
 class HttpError(InferdError):
@@ -38,35 +39,40 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(msgspec.json.encode(value), status, headers, "application/json")
 
 
-def error_response(error: BaseException) -> Response:
-    reply = to_reply(error)
+def error_response(error: BaseException, path: str) -> Response:
+    """path: decides in which dialect's shape the error is told."""
+    reply = to_reply(error, path)
     return json_response(reply.body, reply.status, reply.headers)
 
 
-def _reply(status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None) -> ErrorReply:
+def to_reply(error: BaseException, path: str = "") -> ErrorReply:
+    style = style_of(path)
+    plain = to_failure(error)
+    failure = style.apply(plain)
     # a retry cannot help a 4xx; a 5xx here is a restart or a full queue, and passes
-    headers = {"x-should-retry": "false" if status < 500 else "true"}
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return ErrorReply(status, body, headers)
+    headers = {"x-should-retry": "false" if plain.status < 500 else "true"}
+    if isinstance(error, HttpError):
+        headers.update(error.headers)
+    if isinstance(error, OverloadedError):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    return ErrorReply(failure.status, style.body(failure), headers)
 
 
-def to_reply(error: BaseException) -> ErrorReply:
+def to_failure(error: BaseException) -> Failure:
     """Never a path, a traceback or a class name: what is not in the tree is "internal error"."""
     if isinstance(error, HttpError):
         kind = "authentication_error" if error.status == 401 else "invalid_request_error"
-        reply = _reply(error.status, str(error), kind, code=error.code)
-        reply.headers.update(error.headers)
-        return reply
+        return Failure(status=error.status, message=str(error), kind=kind, code=error.code)
     if isinstance(error, InvalidRequestError):
-        return _reply(400, error.message, "invalid_request_error", param=error.param, code=error.code)
+        kind, message = "invalid_request_error", error.message
+        return Failure(status=400, message=message, kind=kind, param=error.param, code=error.code)
     if isinstance(error, TemplateError):
-        return _reply(400, str(error), "invalid_request_error", param="messages")
+        return Failure(status=400, message=str(error), kind="invalid_request_error", param="messages")
     if isinstance(error, ModelNotFoundError):
-        return _reply(404, str(error), "invalid_request_error", param="model", code="model_not_found")
+        kind, code = "invalid_request_error", "model_not_found"
+        return Failure(status=404, message=str(error), kind=kind, param="model", code=code)
     if isinstance(error, OverloadedError):
-        reply = _reply(503, str(error), "server_error", code="overloaded")
-        reply.headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
-        return reply
+        return Failure(status=503, message=str(error), kind="server_error", code="overloaded")
     if isinstance(error, InferdError):
-        return _reply(500, str(error), "server_error", code="engine_error")
-    return _reply(500, "Internal error.", "server_error")
+        return Failure(status=500, message=str(error), kind="server_error", code="engine_error")
+    return Failure(status=500, message="Internal error.", kind="server_error")

@@ -33,15 +33,15 @@ class Guard:
         try:
             self._check(scope)
         except HttpError as error:
-            await error_response(error)(scope, receive, send)
+            await error_response(error, _clean(scope["path"]))(scope, receive, send)
             return
-        path = _SLASHES.sub("/", scope["path"])
-        scope["path"] = path.removeprefix("/openai") if path.startswith("/openai/v1/") else path
+        scope["path"] = _clean(scope["path"])
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         self._check_host(_values(scope, b"host"))
-        if not self._digests or scope["raw_path"] in OPEN_PATHS:
+        is_read = scope["method"] in ("GET", "HEAD")
+        if not self._digests or (is_read and scope["raw_path"] in OPEN_PATHS):
             return
         for key in _keys(scope):
             digest = hashlib.sha256(key).digest()
@@ -61,6 +61,12 @@ class Guard:
         name, _, port = host.rpartition(":")
         if (name if port.isdigit() else host) not in self._hosts:
             raise HttpError(421, "This host name is not served here.")
+
+
+def _clean(path: str) -> str:
+    """The path that is routed: KServe's prefix for OpenAI's routes, and doubled slashes, do not count."""
+    path = _SLASHES.sub("/", path)
+    return path.removeprefix("/openai") if path.startswith("/openai/v1/") else path
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 from inferd.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
 from inferd.gateway.config import ModelConfig, ServerConfig
 from inferd.metrics.recorder import Recorder
-from inferd.worker.protocol import Ready
+from inferd.worker.client import WorkerClient
+from inferd.worker.protocol import Kind, Ready
 from inferd.worker.supervisor import Supervisor, WorkerConfig
 
 
@@ -35,6 +37,31 @@ class Model:
 
     def _on_ready(self, ready: Ready, num_restarts: int) -> None:
         self.metrics.on_ready(ready.num_blocks, ready.block_size, num_restarts)
+
+    @asynccontextmanager
+    async def lease(self, kind: Kind) -> AsyncIterator[tuple[WorkerClient, Ready]]:
+        """Within: the worker is up and stays. Raises InvalidRequestError when the model is not of this kind."""
+        client = await self.worker.client()
+        ready = self.worker.ready
+        assert ready is not None  # a worker has a client only after it was ready
+        if ready.kind != kind:
+            what = {"generate": "makes text", "encode": "makes vectors and scores", "predict": "is a predictive model"}
+            raise InvalidRequestError(
+                f"The model '{self.name}' {what[ready.kind]}; this route is for others.", param="model"
+            )
+        yield client, ready
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a name stands for: a model, or one of its adapters."""
+
+    model: Model
+    adapter: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.adapter or self.model.name
 
 
 class Router:
@@ -62,14 +89,17 @@ class Router:
         for model in self.models:
             await model.worker.stop()
 
-    def find(self, name: object) -> Model:
-        """None, for a body that names no model, is the first one. Raises ModelNotFoundError."""
+    def find(self, name: object, kind: Kind = "generate") -> Served:
+        """None, for a body that names no model, is the first one of its kind. Raises ModelNotFoundError."""
         if name is None:
-            return self.models[0]
-        model = self._by_name.get(name) if isinstance(name, str) else None
+            fitting = (model for model in self.models if model.worker.ready and model.worker.ready.kind == kind)
+            return Served(next(fitting, self.models[0]))
+        model = None
+        if isinstance(name, str):
+            model = self._by_name.get(name) or self._by_name.get(self.config.alias_of(name) or "")
         if model is None:
             raise ModelNotFoundError(f"The model '{str(name)[:200]}' does not exist.")
-        return model
+        return Served(model)
 
     @contextmanager
     def admitted(self, num_new: int) -> Iterator[None]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inferd.gateway.dialects.openai.call import Call
+from inferd.gateway.calls import AnswerContext
 from inferd.gateway.dialects.openai.logprobs import ChatLogprobs, CompletionLogprobs, prompt_logprobs
 from inferd.metrics.cost import HostPrice
 from inferd.types import RequestTimings, TokenEvent
 from inferd.worker.client import Update
 from inferd.worker.protocol import Accepted
+
+if TYPE_CHECKING:
+    from inferd.gateway.dialects.openai.call import Call
 
 
 class Usage:
@@ -95,19 +98,14 @@ class Answer:
     def __init__(
         self,
         call: Call,
-        model: str,
-        accepted: Sequence[Accepted],
-        n: int,
-        *,
-        begin: float,
-        price: HostPrice | None = None,
+        context: AnswerContext,
     ) -> None:
-        """begin: of the call, by time.monotonic. price: the model's share of the host's."""
+        accepted, n = context.accepted, context.n
         self.call = call
         self.accepted = accepted
-        self.head = {"id": call.id, "created": int(time.time()), "model": model}
-        self.usage = Usage(accepted, price)
-        self.timings = Timings(begin)
+        self.head = {"id": call.id, "created": int(time.time()), "model": context.model}
+        self.usage = Usage(accepted, context.price)
+        self.timings = Timings(context.begin)
         self.choices = [Choice(at * n + i, call, one) for at, one in enumerate(accepted) for i in range(n)]
         self._first_of = {one.request_id: at * n for at, one in enumerate(accepted)}
 

@@ -1,18 +1,14 @@
-"""The bodies of the routes: their types, and the way from JSON to them."""
+"""The bodies of the routes, and the checks of what is in them."""
 
 from __future__ import annotations
 
-import re
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from inferd.errors import InvalidRequestError
 
-MAX_DEPTH = 64  # of nested lists and objects; the deepest real requests are JSON schemas of about 20
 MAX_TOKEN_ID = 2**31 - 1
-_FIELD = re.compile(r"\$\.(\w+)")
-_MISSING = re.compile(r"missing required field `(\w+)`")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -73,51 +69,6 @@ class TokenizeBody(msgspec.Struct, kw_only=True):
 class DetokenizeBody(msgspec.Struct, kw_only=True):
     model: str | None = None
     tokens: list[int]
-
-
-T = TypeVar("T")
-
-
-def decode(raw: bytes) -> dict[str, Any]:
-    """The fields of a JSON body; null counts as absent."""
-    try:
-        fields = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidRequestError("the body is not valid JSON") from error
-    if not isinstance(fields, dict):
-        raise InvalidRequestError("the body must be a JSON object")
-    for name, value in fields.items():
-        if is_deep(value):
-            raise InvalidRequestError(f"{name[:80]} is nested more than {MAX_DEPTH} levels deep", param=name[:80])
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def is_deep(value: Any) -> bool:
-    level = [value] if isinstance(value, list | dict) else []
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return False
-        values = (item for box in level for item in (box.values() if isinstance(box, dict) else box))
-        level = [item for item in values if isinstance(item, list | dict)]
-    return True
-
-
-def convert(fields: dict[str, Any], kind: type[T], *, str_keys: bool = False) -> T:
-    """Raises InvalidRequestError with the field's name when a type is wrong or a field is missing."""
-    try:
-        return msgspec.convert(fields, kind, str_keys=str_keys)
-    except (msgspec.ValidationError, RecursionError) as error:
-        what, _, where = str(error).partition(" - at ")
-        found = _FIELD.search(where) or _MISSING.search(what)
-        param = found.group(1) if found else None
-        raise InvalidRequestError(f"{param or 'body'}: {what}", param=param) from error
-
-
-def integral(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON has one kind of number: 16.0 is an integer where one is wanted, and fits where a float is."""
-    return {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in fields.items()
-    }
 
 
 def message_of(message: dict[str, Any]) -> dict[str, Any]:

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferd.errors import ContextLengthError, InvalidRequestError
+from inferd.gateway.calls import AnswerContext, Caller, StreamWriter, WholeWriter, sampling_of
 from inferd.gateway.dialects.openai import bodies
+from inferd.gateway.dialects.openai.answer import Answer, WholeAnswer
 from inferd.gateway.dialects.openai.bodies import (
     ChatBody,
     CompletionBody,
     TokenizeBody,
     check_token_id,
-    convert,
-    integral,
     message_of,
 )
+from inferd.gateway.dialects.openai.chunks import ChunkStream
 from inferd.gateway.dialects.openai.fields import SAMPLING, check_fields
+from inferd.gateway.json_fields import convert, integral
 from inferd.metrics.requests import MAX_TARGET, MIN_TARGET, Targets
 from inferd.types import MAX_LOGPROBS, SamplingParams
 from inferd.worker.protocol import ChatPrompt, Generate, Prompt, Ready, TextPrompt, TokenPrompt
@@ -68,19 +70,36 @@ class Call:
         ttft, itl = self.body.ttft_target, self.body.itl_target
         return Targets(usual.ttft if ttft is None else ttft, usual.itl if itl is None else itl)
 
+    @property
+    def num_prompts(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def operation(self) -> str:
+        return "chat" if self.is_chat else "text_completion"
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.body.stream
+
+    def stream_writer(self, context: AnswerContext) -> StreamWriter:
+        return ChunkStream(Answer(self, context))
+
+    def whole_writer(self, context: AnswerContext) -> WholeWriter:
+        return WholeAnswer(Answer(self, context))
+
     def sampling(self, ready: Ready) -> SamplingParams:
         """The model's own defaults, and over them what the body says. Raises InvalidRequestError."""
-        values = {name: value for name, value in ready.generation_defaults.items() if name in SAMPLING}
-        values |= {name: value for name, value in self.fields.items() if name in SAMPLING}
+        values = {name: value for name, value in self.fields.items() if name in SAMPLING}
         stop = self.body.stop
         values["stop"] = [stop] if isinstance(stop, str) else stop or []
         values["max_tokens"] = self._max_tokens()
         values["logprobs"] = self.num_logprobs
         if self.echo and self.num_logprobs is not None:
             values["prompt_logprobs"] = max(self.num_logprobs, values.get("prompt_logprobs") or 0)
-        return convert(integral(values), SamplingParams, str_keys=True)
+        return sampling_of(ready, values)
 
-    def commands(self, ready: Ready, tenant: str) -> list[Generate]:
+    def commands(self, ready: Ready, caller: Caller) -> list[Generate]:
         sampling = self.sampling(ready)
         self._check_n(sampling)
         body = self.body
@@ -100,7 +119,10 @@ class Call:
                 prompt=prompt,
                 sampling=sampling,
                 priority=body.priority,
-                tenant=tenant,
+                tenant=caller.tenant,
+                weight=caller.weight,
+                adapter=caller.adapter,
+                is_background=caller.is_background,
                 cache_salt=body.cache_salt,
                 truncate_prompt_tokens=keep,
                 want_prompt_text=self.echo or body.return_prompt_text,

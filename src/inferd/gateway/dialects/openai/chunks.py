@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from inferd.gateway.dialects.openai.answer import Answer, Choice, prompt_fields
+from inferd.gateway.errors import to_reply
 from inferd.worker.client import Update
 
 DONE = b"data: [DONE]\n\n"
@@ -22,7 +23,10 @@ def to_sse(value: Any) -> bytes:
 
 
 class ChunkStream:
-    """Bytes for each batch of events, then `end`."""
+    """The StreamWriter of OpenAI's two routes."""
+
+    content_type = b"text/event-stream; charset=utf-8"
+    keep_alive = b": keep-alive\n\n"
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -99,6 +103,9 @@ class ChunkStream:
         piece["stop_reason"] = None if self._call.drops_output else event.stop_reason
         is_last = self._num_unfinished == 0 and not self._call.includes_usage
         return self._chunk(piece, self._answer.last_fields() if is_last else {})
+
+    def fail(self, error: Exception) -> bytes:
+        return to_sse(to_reply(error).body)
 
     def _usage_chunk(self) -> bytes:
         if not self._call.includes_usage:

@@ -1,0 +1,65 @@
+"""What every dialect needs of the gateway: the body, the model, the caller, and the two ways to get an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.gateway.body import read_body
+from inferd.gateway.calls import Call, Caller
+from inferd.gateway.completion import Completion, unless_gone
+from inferd.gateway.config import ServerConfig
+from inferd.gateway.json_fields import decode
+from inferd.gateway.router import Model, Router, Served
+from inferd.metrics.recorder import Recorder
+from inferd.worker import protocol
+from inferd.worker.protocol import Kind, Reply
+
+R = TypeVar("R", bound=Reply)
+
+
+class Gateway:
+    """Shared by the routes of all dialects. router owns what is in flight; recorder owns the figures."""
+
+    def __init__(self, config: ServerConfig, version: str) -> None:
+        targets = {model.names[0]: config.targets_of(model) for model in config.models}
+        self.config = config
+        self.version = version
+        self.recorder = Recorder(targets, config.host_price, len(config.models))
+        self.router = Router(config, self.recorder)
+
+    async def fields(self, request: Request) -> dict[str, Any]:
+        """Of a JSON body; null counts as absent. Raises HttpError or InvalidRequestError."""
+        return decode(await read_body(request, self.config))
+
+    def complete(self, request: Request, served: Served, call: Call) -> Response:
+        """The response to return from a route that makes text."""
+        return Completion(call, served, self.router, self._caller(request, served))
+
+    async def call(
+        self,
+        request: Request,
+        model: Model,
+        command: Callable[[str], protocol.Call],
+        reply: type[R],
+        kind: Kind = "generate",
+    ) -> R:
+        """One question to a model of this kind and its reply; given up when the client leaves.
+
+        command: makes the message, given its call_id. Raises what the worker raised.
+        """
+        with self.router.admitted(1):
+            async with model.lease(kind) as (client, _):
+                return await unless_gone(request.receive, client.call(command(client.new_call_id()), reply))
+
+    def _caller(self, request: Request, served: Served) -> Caller:
+        scope = request.scope
+        return Caller(
+            tenant=scope.get("tenant", ""),
+            adapter=served.adapter,
+            is_background=scope.get("is_background", False),
+            traceparent=request.headers.get("traceparent", ""),
+        )

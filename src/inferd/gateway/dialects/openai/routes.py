@@ -1,0 +1,86 @@
+"""The routes of OpenAI's models, chats and completions, and vLLM's for tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from inferd.gateway.context import Gateway
+from inferd.gateway.dialects.openai.call import detokenize_ids, parse, tokenize_prompt
+from inferd.gateway.errors import json_response
+from inferd.gateway.router import Model
+from inferd.worker.protocol import Detokenize, Tokenize, Tokenized
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    own = OpenAI(gateway)
+    tokens = (("/tokenize", own.tokenize), ("/detokenize", own.detokenize))
+    return [
+        Route("/v1/models", own.list_models),
+        Route("/v1/models/{id:path}", own.one_model),
+        Route("/v1/chat/completions", own.chat, methods=["POST"]),
+        Route("/v1/completions", own.completions, methods=["POST"]),
+        *(Route(prefix + path, handler, methods=["POST"]) for prefix in ("", "/v1") for path, handler in tokens),
+    ]
+
+
+class OpenAI:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def list_models(self, request: Request) -> Response:
+        data = [card(model, name) for model in self._gateway.router.models for name in model.names]
+        return json_response({"object": "list", "data": data})
+
+    async def one_model(self, request: Request) -> Response:
+        name = request.path_params["id"]
+        return json_response(card(self._gateway.router.find(name).model, name))
+
+    async def chat(self, request: Request) -> Response:
+        return await self._complete(request, is_chat=True)
+
+    async def completions(self, request: Request) -> Response:
+        return await self._complete(request, is_chat=False)
+
+    async def _complete(self, request: Request, *, is_chat: bool) -> Response:
+        fields = await self._gateway.fields(request)
+        served = self._gateway.router.find(fields.get("model"))
+        return self._gateway.complete(request, served, parse(fields, is_chat=is_chat))
+
+    async def tokenize(self, request: Request) -> Response:
+        fields = await self._gateway.fields(request)
+        model = self._gateway.router.find(fields.get("model")).model
+        body, prompt = tokenize_prompt(fields)
+
+        def command(call_id: str) -> Tokenize:
+            return Tokenize(call_id=call_id, prompt=prompt, want_pieces=body.return_token_strs)
+
+        answer = await self._gateway.call(request, model, command, Tokenized)
+        ready, pieces = model.worker.ready, answer.pieces
+        reply = {
+            "count": len(answer.token_ids),
+            "max_model_len": ready.max_model_len if ready else None,
+            "tokens": answer.token_ids,
+            "token_strs": None if pieces is None else [piece.decode("utf-8", "replace") for piece in pieces],
+        }
+        return json_response(reply)
+
+    async def detokenize(self, request: Request) -> Response:
+        fields = await self._gateway.fields(request)
+        model = self._gateway.router.find(fields.get("model")).model
+        token_ids = detokenize_ids(fields)
+
+        def command(call_id: str) -> Detokenize:
+            return Detokenize(call_id=call_id, token_ids=token_ids)
+
+        return json_response({"prompt": (await self._gateway.call(request, model, command, Tokenized)).text})
+
+
+def card(model: Model, name: str) -> dict[str, Any]:
+    """What /v1/models says of one served name."""
+    ready = model.worker.ready
+    base = {"id": name, "object": "model", "created": model.created, "owned_by": "inferd"}
+    return {**base, "root": model.name, "parent": None, "max_model_len": ready.max_model_len if ready else None}

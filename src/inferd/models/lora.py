@@ -1,7 +1,7 @@
 """LoRA adapters: PEFT directories and GGUF adapter files, mapped onto the canonical names of a model and checked.
 
-A target computes y = W x + scale * B (A x). B has the order of rows of W: where a format of files permutes or fuses rows
-of W, it does so with B. So an adapter is read by its own format, whatever format the model came in.
+A target computes y = W x + scale * B (A x). B has the order of rows of W: where a format of files permutes or fuses
+rows of W, it does so with B. So an adapter is read by its own format, whatever format the model came in.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ MAX_RANK = 512
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
 # what PEFT may do beyond two matrices beside a linear layer
 _REFUSED_FIELDS = (
-    "use_dora", "use_qalora", "modules_to_save", "lora_bias", "fan_in_fan_out", "layer_replication", "target_parameters",
-    "trainable_token_indices", "alora_invocation_tokens",
+    "use_dora", "use_qalora", "modules_to_save", "lora_bias", "fan_in_fan_out", "layer_replication",
+    "target_parameters", "trainable_token_indices", "alora_invocation_tokens",
 )  # fmt: skip
 _REFUSED_INITS = ("pissa", "olora", "loftq", "corda")  # these change the model's own weights too
 _PEFT_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
@@ -220,7 +220,7 @@ def _check_shapes(a: Weight, b: Weight, places: list[tuple[str, TensorRef]], spe
 
 def _values(weight: Weight) -> F32:
     """(num_rows, num_cols)"""
-    values = dequantize_weight(weight)
+    values = np.array(dequantize_weight(weight), order="C")  # not a view of the file, which may change
     if not np.isfinite(values).all():
         raise MalformedFileError(f"tensor {weight.name} holds values that are not finite")
     return values

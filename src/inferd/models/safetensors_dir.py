@@ -74,7 +74,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def inside(path: Path, name: str) -> Path:
-    """Where a file of a directory is: inside it, or where the download cache of Hugging Face links to, two levels up."""
+    """Where a file of a directory is: in it, or two levels up, where the download cache of Hugging Face links to."""
     root = path.resolve()
     try:
         target = (root / name).resolve()

@@ -44,6 +44,10 @@ _SERVER_OPTIONS = (
                  help="What clients call the model; may be given several times, for one model only."),
     click.option("--model-alias", "model_aliases", multiple=True, type=ModelAlias(),
                  help="Names that stand for a served one, as 'claude-*=smollm2'; may be given several times."),
+    click.option("--lora-modules", "lora_modules", multiple=True, metavar="NAME=PATH",
+                 help="A LoRA adapter and what clients call it; may be given several times, for one model only."),
+    click.option("--lora-dir", "lora_dirs", multiple=True, type=click.Path(exists=True, file_okay=False),
+                 help="A directory below which requests may load adapters; may be given several times."),
     config_option(EngineConfig, "--max-num-seqs", "Most sequences that run at once.", type=int, metavar="N"),
     config_option(EngineConfig, "--itl-target", "Time between tokens that long prompts must leave room for.",
                   type=float, metavar="SECONDS"),
@@ -96,17 +100,30 @@ def serve(models: tuple[str, ...], served_names: tuple[str, ...], as_json: bool,
 
 
 def server_config(models: tuple[str, ...], served_names: tuple[str, ...], values: dict[str, Any]) -> ServerConfig:
+    adapters = tuple(adapter_of(text) for text in values.pop("lora_modules"))
     if served_names and len(models) > 1:
         raise Misuse("--served-model-name names one model, and several are given")
+    if adapters and len(models) > 1:
+        raise Misuse("--lora-modules are for one model, and several are given")
     queue = values["max_queue_len"]  # bounds the engine's queue too
     engine = engine_config(values)
     return checked(
         ServerConfig,
-        models=tuple(ModelConfig(model=model, served_names=served_names) for model in models),
+        models=tuple(ModelConfig(model=model, served_names=served_names, adapters=adapters) for model in models),
         engine=engine,
         max_queue_len=queue,
         **values,
     )
+
+
+def adapter_of(text: str) -> tuple[str, str]:
+    """NAME=PATH as (name, absolute path)."""
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise Misuse(f"--lora-modules must be NAME=PATH, got {text!r}")
+    if not Path(path).exists():
+        raise Misuse(f"--lora-modules {name}: there is no {path}")
+    return name, str(Path(path).resolve())
 
 
 def check_address(host: str, port: int) -> None:

@@ -20,7 +20,7 @@ from inferd.gateway import server
 from inferd.gateway.config import ServerConfig
 from inferd.gateway.context import Gateway
 from inferd.gateway.dashboard import Dashboard
-from inferd.gateway.dialects import openai
+from inferd.gateway.dialects import lora, openai
 from inferd.gateway.errors import HttpError, error_response, json_response
 from inferd.gateway.guard import Guard
 from inferd.gateway.openapi import document
@@ -29,7 +29,7 @@ from inferd.ledger.database import ledger_path
 from inferd.ledger.usage import UsageLedger
 from inferd.metrics.recorder import Recorder
 
-_DIALECTS = (openai,)  # where two have one path, the first that matches answers
+_DIALECTS = (openai, lora)  # where two have one path, the first that matches answers
 
 
 class Api:

@@ -20,6 +20,7 @@ class ModelConfig:
 
     model: str  # a path or a name that the worker's factory understands
     served_names: tuple[str, ...] = ()
+    adapters: tuple[tuple[str, str], ...] = ()  # LoRA: (name that clients may call, path), loaded with the model
     sla_ttft: float | None = None  # seconds; None: the server's
     sla_itl: float | None = None
 
@@ -41,6 +42,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free one
     model_aliases: tuple[tuple[str, str], ...] = ()  # (pattern with * and ?, served name), the first that fits counts
+    lora_dirs: tuple[str, ...] = ()  # below these, adapters may be loaded by a request; none: they may not
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     insecure: bool = False
     max_queue_len: int = 1024  # requests in flight; more get 503
@@ -68,7 +70,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not self.models:
             raise ConfigError("models must name at least one model")
-        names = [name for model in self.models for name in model.names]
+        names = [name for model in self.models for name in (*model.names, *dict(model.adapters))]
         if len(set(names)) != len(names):
             raise ConfigError(f"served names must be unique, got {sorted(names)}")
         for pattern, name in self.model_aliases:

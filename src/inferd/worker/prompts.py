@@ -60,6 +60,7 @@ class PromptReader:
             priority=command.priority,
             tenant=command.tenant,
             cache_salt=command.cache_salt,
+            adapter=command.adapter,
         )
         text = self._prompt_text(command, ids) if command.want_prompt_text else None
         pieces = tuple(map(self._tokenizer.token_bytes, ids)) if command.want_prompt_pieces else None

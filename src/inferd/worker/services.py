@@ -31,8 +31,13 @@ class Service(Protocol):
 def load_service(command: Configure) -> Service:
     """Raises ConfigError, ModelNotFoundError or ModelLoadError."""
     if command.factory:
-        return GenerateService(_function(command.factory)(command.model, command.engine))
-    service: Service = _function(_LOADERS[kind_of(resolve(command.model))])(command.model, command.engine)
+        service: Service = GenerateService(_function(command.factory)(command.model, command.engine))
+    else:
+        service = _function(_LOADERS[kind_of(resolve(command.model))])(command.model, command.engine)
+    if command.adapters:
+        if not isinstance(service, GenerateService):
+            raise ConfigError("adapters are for models that generate text")
+        service.load_adapters(command.adapters)
     return service
 
 

@@ -30,9 +30,10 @@ _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
 # what PEFT may do beyond two matrices beside a linear layer
 _REFUSED_FIELDS = (
     "use_dora", "use_qalora", "modules_to_save", "lora_bias", "fan_in_fan_out", "layer_replication",
-    "target_parameters", "trainable_token_indices", "alora_invocation_tokens",
+    "target_parameters", "trainable_token_indices", "alora_invocation_tokens", "use_bdlora", "kasa_config",
+    "monteclora_config",
 )  # fmt: skip
-_REFUSED_INITS = ("pissa", "olora", "loftq", "corda")  # these change the model's own weights too
+_REFUSED_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga")  # these change the model's own weights too
 _PEFT_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 _GGUF_NAME = re.compile(r"(.+)\.lora_([ab])")
 _MAX_PATTERN_LEN, _MAX_PATTERN_LOOPS = 256, 4  # a regular expression of a file must not run for minutes

@@ -64,14 +64,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(model: str, *args: str, ready_timeout: float = 120) -> Iterator[tuple[str, psutil.Process]]:
-    """`inferd serve` as a user starts it; yields its base URL and process, and checks that SIGTERM ends it with 0."""
+def server(model: str, *args: str, ready_timeout: float = 120, key: str = "") -> Iterator[tuple[str, psutil.Process]]:
+    """`inferd serve` as a user starts it; yields its base URL and process, and checks that SIGTERM ends it with 0.
+
+    key: one of those it is started with, if any.
+    """
     port = free_port()
     command = [sys.executable, "-m", "inferd", "serve", model, "--port", str(port), *args]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_ready(url, ready_timeout)
+        wait_ready(url, ready_timeout, key)
         yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
@@ -80,11 +83,12 @@ def server(model: str, *args: str, ready_timeout: float = 120) -> Iterator[tuple
         raise RuntimeError(f"the server ended with {code}")
 
 
-def wait_ready(url: str, timeout: float) -> float:
+def wait_ready(url: str, timeout: float, key: str = "") -> float:
     """Seconds until /ready answers 200."""
     begin = time.perf_counter()
+    question = urllib.request.Request(url + "/ready", headers={"authorization": f"Bearer {key}"} if key else {})
     while time.perf_counter() - begin < timeout:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url + "/ready", timeout=5) as answer:
+        with contextlib.suppress(OSError), urllib.request.urlopen(question, timeout=5) as answer:
             if answer.status == 200:
                 return time.perf_counter() - begin
         time.sleep(0.02)

@@ -10,11 +10,17 @@ if TYPE_CHECKING:
     from inferd.config import EngineConfig
     from inferd.errors import InferdError
     from inferd.llm import LLM
-    from inferd.types import SamplingParams
+    from inferd.types import SamplingParams, StructuredOutputs
 
-__all__ = ["LLM", "EngineConfig", "InferdError", "SamplingParams"]
+__all__ = ["LLM", "EngineConfig", "InferdError", "SamplingParams", "StructuredOutputs"]
 
-_HOMES = {"LLM": "llm", "EngineConfig": "config", "InferdError": "errors", "SamplingParams": "types"}
+_HOMES = {
+    "LLM": "llm",
+    "EngineConfig": "config",
+    "InferdError": "errors",
+    "SamplingParams": "types",
+    "StructuredOutputs": "types",
+}
 
 
 def __getattr__(name: str) -> Any:

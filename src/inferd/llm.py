@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,6 +13,7 @@ from inferd.config import EngineConfig
 from inferd.engine.build import LoadedEngine, build_engine
 from inferd.errors import EngineError, InvalidRequestError
 from inferd.models.store import is_local, pull
+from inferd.structured.compiler import GrammarCompiler
 from inferd.types import FinishReason, GenerateRequest, PositionLogprobs, SamplingParams, TokenEvent
 
 Message = Mapping[str, Any]
@@ -91,6 +92,7 @@ class LLM:
         if not Path(model).exists() and not is_local(model):
             pull(model, lambda what, done, total: None)
         self._loaded: LoadedEngine = build_engine(model, config)
+        self._grammars = GrammarCompiler(self._loaded.tokenizer)
         self._request_ids = map(str, itertools.count())
 
     @property
@@ -176,6 +178,7 @@ class LLM:
 
     def close(self) -> None:
         """Frees the model; the object cannot be used afterwards."""
+        self._grammars.close()
         self._loaded.engine.close()
 
     def _params_for(
@@ -192,6 +195,8 @@ class LLM:
     def _request(self, prompt: Prompt, sampling: SamplingParams, adapter: str) -> tuple[GenerateRequest, str | None]:
         text = prompt if isinstance(prompt, str) else None
         ids = self._loaded.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt["prompt_token_ids"]
+        if sampling.structured_outputs is not None:
+            sampling = replace(sampling, structured_outputs=self._grammars.compile(sampling.structured_outputs))
         request = GenerateRequest(
             request_id=next(self._request_ids), prompt_token_ids=tuple(ids), sampling=sampling, adapter=adapter
         )

@@ -122,7 +122,9 @@ class Trace:
         index = self.rng.randrange(NUM_REQUESTS)
         request_id = f"{len(self.started)}"
         original = requests_of(self.model)[index]
-        self.engine.add(replace(original, request_id=request_id, priority=self.rng.choice((0, 0, 1, -1))))
+        whose = {"tenant": self.rng.choice("aab"), "weight": self.rng.choice((1.0, 1.0, 0.3, 5.0))}
+        whose |= {"priority": self.rng.choice((0, 0, 1, -1)), "is_background": self.rng.random() < 0.3}
+        self.engine.add(replace(original, request_id=request_id, **whose))
         self.started[request_id] = index
 
     def _compare(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[2] / "src"
-BASE = {"errors", "types", "config", "machine"}
+BASE = {"errors", "types", "config", "machine", "units"}
 MODELS = BASE | {"models", "quantization", "tokenizer"}  # siblings; no cycle among their modules
 FRONT = {"worker.protocol", "worker.client", "worker.supervisor"}
 
@@ -21,21 +21,26 @@ ALLOWED: dict[str, set[str]] = {
     "types": {"errors"},
     "config": {"errors", "types"},
     "machine": set(),
+    "units": {"errors"},
     "models": MODELS,
     "quantization": MODELS,
     "tokenizer": MODELS | {"_native"},
     "executors": MODELS | {"_native"},
     "speculative": MODELS | {"executors"},
-    "engine": MODELS | {"executors", "speculative", "metrics"},
-    "llm": MODELS | {"executors", "engine"},
-    "worker": MODELS | {"executors", "engine"},
+    "structured": {"errors", "types"},
+    "engine": MODELS | {"executors", "speculative", "structured", "metrics"},
+    "llm": MODELS | {"executors", "engine", "structured"},
+    "predictive": BASE | {"models"},
+    "worker": MODELS | {"predictive", "executors", "engine", "structured"},
     "metrics": {"types", "errors"},
     "ledger": BASE | {"metrics"},
+    "jobs": BASE | {"ledger"},
     "planner": BASE,
     "bench": BASE,
     "dashboard": BASE | {"planner"},
     "eval": MODELS | {"executors", "engine", "llm", "__init__"},
-    "gateway": BASE | {"metrics", "ledger", "dashboard"} | FRONT,
+    "parsing": {"errors"},
+    "gateway": BASE | {"parsing", "metrics", "ledger", "jobs", "dashboard"} | FRONT,
     "cli": MODELS | {"executors", "engine", "llm", "gateway", "__init__", "ledger", "planner", "bench", "eval"},
     "__init__": BASE | {"llm"},
     "__main__": {"cli"},

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from support.adapters import random_adapter, write_peft
@@ -33,6 +32,10 @@ def folder(tmp_path_factory):
 def served(folder, **options):
     options = {"worker_factory": "support.tiny_worker:build", "lora_dirs": [str(folder / "allowed")], **options}
     return running(**options)
+
+
+def worker_of(process):
+    return next(child for child in psutil.Process(process.pid).children() if "inferd.worker.main" in child.cmdline())
 
 
 def load(url, name, path, **more):
@@ -64,7 +67,11 @@ def test_a_loaded_adapter_is_a_model(folder):
         answer = load(url, "tuned", folder / "allowed" / "a")
         assert (answer.status_code, answer.text) == (200, "Success: LoRA adapter 'tuned' added successfully.")
         assert load(url, "other", "b").status_code == 200  # relative to the allowed directory
-        assert {name: cards(url)[name] for name in (BASE, "tuned", "other")} == {BASE: None, "tuned": BASE, "other": BASE}
+        assert {name: cards(url)[name] for name in (BASE, "tuned", "other")} == {
+            BASE: None,
+            "tuned": BASE,
+            "other": BASE,
+        }
         assert httpx.get(url + "/v1/models/tuned").json()["parent"] == BASE
         client = openai.OpenAI(base_url=url + "/v1/", api_key="any", max_retries=0)
         answer = client.completions.create(model="tuned", prompt="hello", max_tokens=20, temperature=0,
@@ -103,12 +110,11 @@ def test_what_cannot_be_loaded_is_named(folder):
 
 
 def test_adapters_of_the_configuration_are_loaded_at_once_and_again_after_a_crash(folder):
-    adapters = [["first", str(folder / "allowed" / "a")]]
-    with served(folder, adapters=adapters) as (url, _):
+    adapters = {"first": str(folder / "allowed" / "a")}
+    with served(folder, adapters=adapters) as (url, process):
         assert load(url, "second", "b").status_code == 200
         want = {name: ids_of(complete(url, name)) for name in (BASE, "first", "second")}
-        pid = httpx.get(url + "/inferd/state").json()["models"][0]["pid"]
-        os.kill(pid, signal.SIGKILL)
+        worker_of(process).kill()
         deadline = time.monotonic() + 20
         while complete(url, BASE).status_code != 200 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -118,10 +124,10 @@ def test_adapters_of_the_configuration_are_loaded_at_once_and_again_after_a_cras
 
 def test_a_worker_that_restarts_without_an_adapters_files_serves_the_rest(folder, tmp_path):
     path = write_peft(tmp_path / "gone", random_adapter(SPEC, 4, seed=3))
-    with served(folder, adapters=[["gone", str(path)], ["first", str(folder / "allowed" / "a")]]) as (url, _):
+    with served(folder, adapters={"gone": str(path), "first": str(folder / "allowed" / "a")}) as (url, process):
         want = ids_of(complete(url, "first"))
         (path / "adapter_config.json").unlink()
-        os.kill(httpx.get(url + "/inferd/state").json()["models"][0]["pid"], signal.SIGKILL)
+        worker_of(process).kill()
         deadline = time.monotonic() + 20
         while complete(url, "first").status_code != 200 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -130,7 +136,7 @@ def test_a_worker_that_restarts_without_an_adapters_files_serves_the_rest(folder
 
 
 def test_a_server_does_not_start_without_an_adapter_of_its_configuration(folder):
-    with served(folder, adapters=[["broken", str(folder / "allowed" / "broken")]]) as (url, process):
+    with served(folder, adapters={"broken": str(folder / "allowed" / "broken")}) as (url, process):
         assert url == ""
         assert process.wait(20) != 0
 
@@ -164,7 +170,9 @@ def test_a_request_outlives_its_adapter(folder):
         assert load(url, "a", "a").status_code == 200
         want = ids_of(complete(url, "a", max_tokens=200))
         answers = []
-        threads = [threading.Thread(target=lambda: answers.append(complete(url, "a", max_tokens=200))) for _ in range(4)]
+        threads = [
+            threading.Thread(target=lambda: answers.append(complete(url, "a", max_tokens=200))) for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         time.sleep(0.1)

@@ -114,13 +114,15 @@ def test_the_state_is_guarded() -> None:
 
 
 @pytest.mark.parametrize(("worker", "status"), [
-    ({"failure": EngineError("x"), "is_ready": False, "ready": None}, "failed"),
-    ({"failure": None, "is_ready": True, "ready": object()}, "ready"),
-    ({"failure": None, "is_ready": False, "ready": None}, "loading"),
-    ({"failure": None, "is_ready": False, "ready": object()}, "restarting"),
+    ({"failure": EngineError("x"), "is_ready": False, "is_loading": False}, "failed"),
+    ({"failure": None, "is_ready": True, "is_loading": False}, "ready"),
+    ({"failure": None, "is_ready": False, "is_loading": True}, "loading"),
+    ({"failure": None, "is_ready": False, "is_loading": False}, "restarting"),
 ])  # fmt: skip
 def test_status(worker: dict[str, Any], status: str) -> None:
-    assert status_of(SimpleNamespace(**worker)) == status  # type: ignore[arg-type]
+    for phase, expected in (("resident", status), ("asleep", "failed" if worker["failure"] else "asleep")):
+        model = SimpleNamespace(worker=SimpleNamespace(**worker), place=SimpleNamespace(phase=phase))
+        assert status_of(model) == expected  # type: ignore[arg-type]
 
 
 def test_a_stopped_worker_is_not_ready() -> None:

@@ -10,16 +10,17 @@ import os
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
 from inferd.config import EngineConfig
 from inferd.errors import ContextLengthError, ModelLoadError, OverloadedError
+from inferd.models.checkpoint import Checkpoint
 from inferd.tokenizer.chat_template import ChatTemplate
 from inferd.tokenizer.control import ControlTexts
 from inferd.tokenizer.detokenizer import IncrementalDetokenizer
 from inferd.tokenizer.stop_strings import StopStringMatcher
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, TokenEvent, TokenLogprob
+from support.tiny_models import tiny_checkpoint
 
 MAX_MODEL_LEN = 4096
 VOCAB_SIZE = 258
@@ -30,6 +31,7 @@ TEMPLATE = "<bos>{% for m in messages %}{{ m.content }}{% endfor %}"
 
 class ByteTokenizer:
     vocab_size = VOCAB_SIZE
+    control = CONTROL
 
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = False) -> list[int]:
         return self.encode_guarded(text, "\ufdd0") if parse_special else list(text.encode())
@@ -150,11 +152,6 @@ class MockEngine:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    generation_defaults: dict[str, Any] = field(default_factory=lambda: {"top_k": 7, "eos_token_ids": [257]})
-
-
-@dataclass(frozen=True)
 class Loaded:
     engine: MockEngine
     tokenizer: ByteTokenizer
@@ -170,5 +167,10 @@ def build_unless_told(model: str, config: EngineConfig) -> Loaded:
 
 
 def build(model: str, config: EngineConfig) -> Loaded:
-    template = ChatTemplate(TEMPLATE, control=CONTROL, bos_token="<bos>", eos_token="<eos>")
-    return Loaded(MockEngine(config.max_queue_len), ByteTokenizer(), template, Checkpoint())
+    return loaded(TEMPLATE, config)
+
+
+def loaded(template: str, config: EngineConfig) -> Loaded:
+    checkpoint = replace(tiny_checkpoint("llama"), generation_defaults={"top_k": 7, "eos_token_ids": [257]})
+    compiled = ChatTemplate(template, control=CONTROL, bos_token="<bos>", eos_token="<eos>")
+    return Loaded(MockEngine(config.max_queue_len), ByteTokenizer(), compiled, checkpoint)

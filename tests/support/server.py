@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,19 +19,28 @@ from inferd.config import EngineConfig
 from inferd.gateway.app import serve
 from inferd.gateway.config import ModelConfig, ServerConfig
 options = json.loads(sys.argv[1])
-for name in ("api_keys", "cors_origins", "allowed_hosts"):
+for name in ("api_keys", "cors_origins", "allowed_hosts", "lora_dirs"):
     options[name] = tuple(options.get(name, ()))
+options["model_aliases"] = tuple(map(tuple, options.get("model_aliases", ())))
 options["engine"] = EngineConfig(**options.get("engine", {}))
-config = ServerConfig(models=(ModelConfig(model="mock/model"),), port=0,
-                      **{"worker_factory": "support.mock_engine:build", **options})
+adapters = options.pop("adapters", {})
+models = tuple(ModelConfig(model=model, adapters=adapters) for model in options.pop("models", ["mock/model"]))
+config = ServerConfig(models=models, port=0, **{"worker_factory": "support.mock_engine:build", **options})
 sys.exit(serve(config, on_ready=lambda url: print(url, flush=True)))
 """
 
 
 @contextmanager
 def running(**options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Options of ServerConfig; engine: a dict of EngineConfig's. Yields the base URL and the gateway's process."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+    """Options of ServerConfig; models: their names or paths, adapters: of each of them, engine: a dict of
+    EngineConfig's. Yields the base URL and the
+    gateway's process. What it keeps goes to a folder that is gone afterwards, unless INFERD_HOME names one."""
+    with TemporaryDirectory() as home:
+        environment = {"INFERD_HOME": home, **os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+        yield from _running(environment, options)
+
+
+def _running(environment: dict[str, str], options: dict[str, Any]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [sys.executable, "-c", CODE, json.dumps(options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from inferd.config import EngineConfig
 from inferd.engine.engine import Engine
 from inferd.executors.base import StepBatch, StepResult
+from inferd.models.checkpoint import Checkpoint
 from inferd.tokenizer.tokenizer import Tokenizer
 from support.tiny_engine import tiny_tokenizer
 from support.tiny_models import tiny_checkpoint
@@ -41,16 +41,11 @@ class Sleeper:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    generation_defaults: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Loaded:
     engine: Engine
     tokenizer: Tokenizer
     chat_template: None = None
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    checkpoint: Checkpoint = field(default_factory=lambda: tiny_checkpoint("llama"))
 
 
 def build(model: str, config: EngineConfig) -> Loaded:

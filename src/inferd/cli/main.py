@@ -17,6 +17,7 @@ from inferd.errors import InferdError
 _COMMANDS = {
     "serve": "serve:serve",
     "run": "run:run",
+    "ps": "ps:ps",
     "pull": "models:pull",
     "list": "models:list_models",
     "show": "models:show",

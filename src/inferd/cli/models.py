@@ -10,7 +10,6 @@ import click
 
 from inferd.cli.options import json_option
 from inferd.cli.output import format_bytes, format_count, print_facts, print_json, print_table, pull_progress
-from inferd.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,14 +18,10 @@ if TYPE_CHECKING:
 
 
 def ensure_local(name: str) -> Path:
-    """The model's path; an alias is pulled on first use. Raises ModelNotFoundError."""
+    """The model's path; what can be pulled is, on first use. Raises ModelNotFoundError."""
     from inferd.models import store
 
-    try:
-        store.alias_file_name(name)
-    except ModelNotFoundError:
-        return store.resolve(name)
-    if store.is_local(name):
+    if store.is_local(name) or not store.can_be_pulled(name):
         return store.resolve(name)
     with pull_progress(name) as progress:
         return store.pull(name, progress)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import click
@@ -12,15 +11,10 @@ import click
 from inferd.cli.output import Misuse
 from inferd.config import EngineConfig
 from inferd.errors import ConfigError, InvalidRequestError
+from inferd.units import parse_bytes, parse_seconds
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
-
-_UNITS = {"": 1, "B": 1} | {
-    prefix + unit: base**power
-    for base, unit, prefixes in ((1024, "iB", "KMGT"), (1000, "B", "kMGT"))
-    for power, prefix in enumerate(prefixes, 1)
-}
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
@@ -29,10 +23,22 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", str(value).strip())
-        if match is None or match[2] not in _UNITS:
-            self.fail(f"{value!r} is no size: write bytes, or a number with one of {', '.join(_UNITS)[4:]}", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2]])
+        try:
+            return parse_bytes(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, also as 5m or 1h30m."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_seconds(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 def default_of(config: type, field: str) -> Any:
@@ -70,10 +76,16 @@ def engine_options(command: Command) -> Command:
     return command
 
 
-def engine_config(values: dict[str, Any]) -> EngineConfig:
-    """From the options of a command; takes its fields out of `values`."""
+def engine_config(
+    values: dict[str, Any], base: EngineConfig | None = None, is_given: Callable[[str], bool] = lambda name: True
+) -> EngineConfig:
+    """From the options of a command; takes its fields out of `values`. base: what counts where none is given."""
     names = {f.name for f in fields(EngineConfig)}
-    return checked(EngineConfig, **{name: values.pop(name) for name in list(values) if name in names})
+    own = {name: values.pop(name) for name in list(values) if name in names}
+    if base is None:
+        return checked(EngineConfig, **own)
+    given = {name: value for name, value in own.items() if is_given(name)}
+    return checked(lambda: replace(base, **given))
 
 
 def checked(config: Callable[..., T], *arguments: Any, **values: Any) -> T:

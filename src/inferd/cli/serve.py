@@ -6,16 +6,20 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from inferd.cli.models import ensure_local
-from inferd.cli.options import checked, config_option, engine_config, engine_options, json_option
+from inferd.cli.options import ByteSize, Duration, checked, config_option, engine_config, engine_options, json_option
 from inferd.cli.output import Failure, Misuse, print_json
 from inferd.config import EngineConfig
 from inferd.gateway.config import ModelConfig, ServerConfig
+from inferd.gateway.config_file import read_config_file
 
 DEFAULT_MODEL = "smollm2"
 
@@ -34,11 +38,26 @@ class ModelAlias(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         return pattern, name
 
 
+class KeyWeight(click.ParamType):  # type: ignore[type-arg]  # as above
+    name = "KEY=WEIGHT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        key, _, weight = str(value).rpartition("=")
+        try:
+            return key, float(weight)
+        except ValueError:
+            self.fail("write KEY=WEIGHT, such as KEY=2.5", param, ctx)
+
+
 _SERVER_OPTIONS = (
     _server("--host", "Address to listen on; beyond this machine only with a key or --insecure."),
     _server("--port", "Port to listen on; 0 takes a free one.", type=int),
+    _server("--grpc-port", "Also serve KServe's protocol over gRPC on this port; needs the extra grpc.", type=int,
+            metavar="PORT"),
     click.option("--api-key", "api_keys", multiple=True, envvar="INFERD_API_KEY", show_envvar=True, metavar="KEY",
                  help="A key clients must send; may be given several times."),
+    click.option("--key-weight", "key_weights", multiple=True, type=KeyWeight(),
+                 help="A key's share of the engine when keys compete, as KEY=2.5; others have 1. Several times."),
     _server("--insecure", "Let other machines in without a key.", is_flag=True),
     click.option("--served-model-name", "served_names", multiple=True, metavar="NAME",
                  help="What clients call the model; may be given several times, for one model only."),
@@ -51,6 +70,15 @@ _SERVER_OPTIONS = (
     config_option(EngineConfig, "--max-num-seqs", "Most sequences that run at once.", type=int, metavar="N"),
     config_option(EngineConfig, "--itl-target", "Time between tokens that long prompts must leave room for.",
                   type=float, metavar="SECONDS"),
+    click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+                 help="A YAML file with these options and the models; options given here count more."),
+    click.option("--all", "serves_all", is_flag=True, help="Also every other model of the store, loaded on demand."),
+    _server("--preload/--on-demand", "Load the models at the start, or each with its first request."),
+    _server("--memory-budget", "Memory of all loaded models, as in 8GiB; the least lately used leave for others.",
+            type=ByteSize()),
+    _server("--idle-timeout", "How long a model stays in memory without a request, as in 10m; default: for ever.",
+            type=Duration()),
+    _server("--load-timeout", "How long a request waits for its model.", type=Duration()),
     _server("--max-queue-len", "Most requests in flight; more get status 503.", type=int, metavar="N"),
     _server("--drain-timeout", "How long running requests may go on after a first Ctrl-C.", type=float,
             metavar="SECONDS"),
@@ -63,6 +91,9 @@ _SERVER_OPTIONS = (
     _server("--electricity-price", "Price of a kWh for a bought host.", type=float, metavar="PRICE"),
     _server("--currency", "Of the prices.", metavar="CODE"),
     _server("--usage-ledger/--no-usage-ledger", "Keep the usage of every request; default: where a price is set."),
+    _server("--batch-dir", "Where files and batch jobs are kept; default: a folder of INFERD_HOME.", metavar="DIR"),
+    _server("--max-batch-requests", "Most requests of batch jobs that run at once.", type=int, metavar="N"),
+    _server("--response-retention", "How long /v1/responses are kept, as in 30d; 0: not at all.", type=Duration()),
     _server("--otlp-endpoint", "Where traces go, as OTLP over HTTP; needs the extra otel.", metavar="URL"),
     click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
                  help="A web origin whose pages may call; may be given several times."),
@@ -82,15 +113,15 @@ def _server_options(command: Any) -> Any:
 @_server_options
 @engine_options
 @json_option
-def serve(models: tuple[str, ...], served_names: tuple[str, ...], as_json: bool, **values: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, models: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Serve models over HTTP, smollm2 when none is named.
 
     A MODEL is an alias (fetched on first use), a .gguf file, a model directory or org/name.
     """
-    config = server_config(models or (DEFAULT_MODEL,), served_names, values)
+    config = server_config(context, models, values)
     check_address(config.host, config.port)
-    for model in config.models:
-        ensure_local(model.model)
+    config = replace(config, models=tuple(map(_with_files, config.models)))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     from inferd.gateway.app import serve as serve_http
 
@@ -99,31 +130,60 @@ def serve(models: tuple[str, ...], served_names: tuple[str, ...], as_json: bool,
         raise SystemExit(code)
 
 
-def server_config(models: tuple[str, ...], served_names: tuple[str, ...], values: dict[str, Any]) -> ServerConfig:
-    adapters = tuple(adapter_of(text) for text in values.pop("lora_modules"))
-    if served_names and len(models) > 1:
+def server_config(context: click.Context, models: tuple[str, ...], values: dict[str, Any]) -> ServerConfig:
+    """What was given on the command line, over the file, over the defaults."""
+    adapters = _adapters(values.pop("lora_modules"))
+    names, serves_all, file = values.pop("served_names"), values.pop("serves_all"), values.pop("config_file")
+    written = checked(read_config_file, file) if file is not None else {}
+    listed: tuple[ModelConfig, ...] = written.pop("models", ())
+    is_default = not (models or listed or serves_all)
+    named = tuple(ModelConfig(model=m, served_names=names) for m in ((DEFAULT_MODEL,) if is_default else models))
+    if names and len(models) > 1:
         raise Misuse("--served-model-name names one model, and several are given")
-    if adapters and len(models) > 1:
-        raise Misuse("--lora-modules are for one model, and several are given")
-    queue = values["max_queue_len"]  # bounds the engine's queue too
-    engine = engine_config(values)
-    return checked(
-        ServerConfig,
-        models=tuple(ModelConfig(model=model, served_names=served_names, adapters=adapters) for model in models),
-        engine=engine,
-        max_queue_len=queue,
-        **values,
-    )
+    values["engine"] = engine_config(values, written.pop("engine", None), lambda name: _is_given(context, name))
+    values |= {name: value for name, value in written.items() if not _is_given(context, name)}
+    if "max_queue_len" in values:  # bounds the engine's queue too
+        values["engine"] = replace(values["engine"], max_queue_len=values["max_queue_len"])
+    served = (*listed, *named)
+    if adapters and len(served) != 1:
+        raise Misuse("--lora-modules are for one model: name it, or list the adapters in the file of --config")
+    served = tuple(replace(model, adapters={**model.adapters, **adapters}) for model in served)
+    if serves_all:
+        served = (*served, *_rest_of_store(served))
+    return checked(ServerConfig, models=served, **values)
 
 
-def adapter_of(text: str) -> tuple[str, str]:
-    """NAME=PATH as (name, absolute path)."""
-    name, _, path = text.partition("=")
-    if not name or not path:
-        raise Misuse(f"--lora-modules must be NAME=PATH, got {text!r}")
-    if not Path(path).exists():
-        raise Misuse(f"--lora-modules {name}: there is no {path}")
-    return name, str(Path(path).resolve())
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def _rest_of_store(served: tuple[ModelConfig, ...]) -> Iterator[ModelConfig]:
+    from inferd.models import store
+
+    known = {model.model for model in served}
+    yield from (ModelConfig(model=m.name, preload=False) for m in store.list_models() if m.name not in known)
+
+
+def _with_files(model: ModelConfig) -> ModelConfig:
+    """Its files are on this machine, and their size is known."""
+    path = ensure_local(model.model)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return replace(model, num_bytes=sum(file.stat().st_size for file in files))
+
+
+def _adapters(texts: tuple[str, ...]) -> dict[str, str]:
+    """Each NAME=PATH as name -> absolute path."""
+    adapters: dict[str, str] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name or not path:
+            raise Misuse(f"--lora-modules must be NAME=PATH, got {text!r}")
+        if name in adapters:
+            raise Misuse(f"--lora-modules names {name} twice")
+        if not Path(path).exists():
+            raise Misuse(f"--lora-modules {name}: there is no {path}")
+        adapters[name] = str(Path(path).resolve())
+    return adapters
 
 
 def check_address(host: str, port: int) -> None:

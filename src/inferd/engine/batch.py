@@ -47,6 +47,7 @@ class _Lists:
         self.targets: list[int] = []
         self.num_logprobs: list[int] = []
         self.owners: list[Sequence | None] = []  # None: nothing but the columns
+        self.masks: list[U32 | None] = []  # (ceil(vocab / 32),) of the owner's grammar
         self.is_free = True
 
 
@@ -131,12 +132,14 @@ class BatchBuilder:
             lists.targets.append(sequence.token_ids[position + 1])
             lists.num_logprobs.append(sequence.state.sampling.prompt_logprobs or 0)
             lists.owners.append(None)
+            lists.masks.append(None)
         return positions.start, range(first, len(lists.slots))
 
     def _add_draws(self, lists: _Lists, scheduled: Scheduled, row: int) -> None:
         sequence = scheduled.sequence
         num_logprobs = sequence.state.sampling.logprobs
-        is_free = sequence.state.constraints.is_free
+        is_free = sequence.state.constraints.is_free and sequence.matcher is None
+        masks = _grammar_masks(sequence, scheduled.drafts)
         lists.is_free &= is_free
         num_drafts, num_forks = len(scheduled.drafts), sequence.pending_forks  # never both
         first_sibling = sequence.state.sampling.n - num_forks
@@ -148,6 +151,7 @@ class BatchBuilder:
             lists.targets.append(-1)
             lists.num_logprobs.append(-1 if num_logprobs is None else num_logprobs)
             lists.owners.append(None if is_free else sequence)
+            lists.masks.append(None if masks is None else masks[min(draw, num_drafts)])
 
     def _sampling(self, lists: _Lists) -> SamplingBatch:
         num_rows = len(lists.slots)
@@ -158,7 +162,7 @@ class BatchBuilder:
             draw_index=np.array(lists.draw_indices, np.int64),
             target=np.array(lists.targets, np.int32),
             num_logprobs=np.array(lists.num_logprobs, np.int32),
-            **(self._no_constraints(num_rows) if lists.is_free else self._constraints(lists.owners)),
+            **(self._no_constraints(num_rows) if lists.is_free else self._constraints(lists)),
         )
 
     def _no_constraints(self, num_rows: int) -> dict[str, Any]:
@@ -174,13 +178,13 @@ class BatchBuilder:
             "allowed_masks": np.empty((0, self._mask_size), np.uint32),
         }
 
-    def _constraints(self, owners: list[Sequence | None]) -> dict[str, Any]:
+    def _constraints(self, lists: _Lists) -> dict[str, Any]:
         nothing = (_NO_IDS, _NO_IDS)
         penalties: list[tuple[I32, I32]] = []
         biases: list[tuple[I32, F32]] = []
         masks: list[U32] = []
         mask_index: list[int] = []
-        for sequence in owners:
+        for sequence, grammar_mask in zip(lists.owners, lists.masks, strict=True):
             constraints = sequence.state.constraints if sequence is not None else None
             if sequence is None or constraints is None:
                 penalties.append(nothing)
@@ -189,15 +193,28 @@ class BatchBuilder:
                 continue
             penalties.append(sequence.counts.arrays() if sequence.counts is not None else nothing)
             biases.append(constraints.row_bias(sequence.token_ids, sequence.num_output_tokens))
-            mask_index.append(-1 if constraints.mask is None else len(masks))
-            if constraints.mask is not None:
-                masks.append(constraints.mask)
+            mask = constraints.mask if grammar_mask is None else grammar_mask
+            mask_index.append(-1 if mask is None else len(masks))
+            if mask is not None:
+                masks.append(mask)
         return {
             **_ragged("penalty", penalties, "counts", np.int32),
             **_ragged("bias", biases, "values", np.float32),
             "mask_index": np.array(mask_index, np.int32),
             "allowed_masks": np.array(masks, np.uint32).reshape(len(masks), self._mask_size),
         }
+
+
+def _grammar_masks(sequence: Sequence, drafts: ListLike[int]) -> U32 | None:
+    """(1 + len(drafts), ceil(vocab / 32)): of the next token and of those after each guess."""
+    if sequence.matcher is None:
+        return None
+    masks, constraints = sequence.matcher.masks(drafts), sequence.state.constraints
+    for at, mask in enumerate(masks):
+        is_left = constraints.narrow(mask, sequence.token_ids, sequence.num_output_tokens + at)
+        if at == 0 and not is_left:  # guesses are made only where nothing else narrows
+            sequence.matcher.fail("allowed_token_ids, bad_words or logit_bias leave no token that may follow")
+    return masks
 
 
 def _ragged(prefix: str, rows: ListLike[tuple[Any, Any]], column: str, dtype: Any) -> dict[str, Any]:

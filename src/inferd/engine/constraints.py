@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from inferd.executors.base import F32, I32, U32
+from inferd.structured.compiler import Grammar, compiled
 from inferd.types import SamplingParams
 
 _NO_IDS: I32 = np.empty(0, np.int32)
@@ -30,16 +31,19 @@ class Constraints:
     bans_after: tuple[tuple[tuple[int, ...], int], ...]  # (the tokens before, the token that completes a bad word)
     mask: U32 | None  # (ceil(vocab / 32),) bit set = allowed
     has_penalties: bool
+    grammar: Grammar | None
+    unwanted_ends: I32  # (U,) with a grammar under ignore_eos: what may end the output only where nothing else may follow
 
     @property
     def is_free(self) -> bool:
-        """No row of this request needs more than its numbers."""
+        """No row of this request needs more than its numbers, and the mask of its grammar if it has one."""
         has_bias = len(self.bias_ids) or len(self.early_bans) or self.bans_after
         return not has_bias and self.mask is None and not self.has_penalties
 
     def row_bias(self, token_ids: Sequence[int], num_output_tokens: int) -> tuple[I32, F32]:
         """(ids, values) added to the logits of the next token; one id may appear twice."""
-        bans = self.early_bans if num_output_tokens < self.min_tokens else _NO_IDS
+        has_bans = num_output_tokens < self.min_tokens and self.grammar is None  # with a grammar: see narrow
+        bans = self.early_bans if has_bans else _NO_IDS
         completing = [last for before, last in self.bans_after if _ends_with(token_ids, before, num_output_tokens)]
         if not len(bans) and not completing:
             return self.bias_ids, self.bias_values
@@ -47,6 +51,28 @@ class Constraints:
         values = np.full(len(ids), -np.inf, np.float32)
         values[: len(self.bias_values)] = self.bias_values
         return ids, values
+
+
+    def narrow(self, mask: U32, token_ids: Sequence[int], num_output_tokens: int) -> bool:
+        """Takes out of a grammar's mask (ceil(vocab / 32),), in place, what this request does not want besides.
+
+        False when nothing is left. What would end the output too early stays where it is all the grammar allows.
+        """
+        if self.mask is not None:
+            mask &= self.mask
+        ids, values = self.row_bias(token_ids, num_output_tokens)
+        _clear(mask, ids[values == -np.inf])
+        is_early = num_output_tokens < self.min_tokens
+        ends = np.concatenate([self.unwanted_ends, self.early_bans]) if is_early else self.unwanted_ends
+        if len(ends):
+            rest = mask.copy()
+            _clear(rest, ends)
+            mask[:] = rest if rest.any() else mask
+        return bool(mask.any())
+
+
+def _clear(mask: U32, ids: I32) -> None:
+    np.bitwise_and.at(mask, ids >> 5, ~np.left_shift(np.uint32(1), (ids & 31).astype(np.uint32)))
 
 
 def _ends_with(token_ids: Sequence[int], before: tuple[int, ...], num_output_tokens: int) -> bool:
@@ -64,6 +90,8 @@ def constraints_of(
     bias_ids = [*sampling.logit_bias, *single]
     bias_values = [*sampling.logit_bias.values(), *[-np.inf] * len(single)]
     ends = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else set(eos_token_ids))
+    grammar = compiled(sampling.structured_outputs)
+    unwanted = sorted(eos_token_ids) if grammar is not None and sampling.ignore_eos else []
     penalties = (sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty)
     return Constraints(
         bias_ids=np.array(bias_ids, np.int32),
@@ -73,6 +101,8 @@ def constraints_of(
         bans_after=tuple((word[:-1], word[-1]) for word in words if len(word) > 1),
         mask=_mask(sampling.allowed_token_ids, vocab_size),
         has_penalties=penalties != (1, 0, 0),
+        grammar=grammar,
+        unwanted_ends=np.array(unwanted, np.int32),
     )
 
 

@@ -42,8 +42,12 @@ class Engine:
         self._kv_cache = KVCache(
             executor.num_blocks, executor.block_size, enable_prefix_caching=config.enable_prefix_caching
         )
+        self._clock = StepClock()
         self._scheduler = Scheduler(
-            self._kv_cache, max_num_seqs=config.max_num_seqs, token_budget=executor.max_num_batched_tokens
+            self._kv_cache,
+            max_num_seqs=config.max_num_seqs,
+            token_budget=executor.max_num_batched_tokens,
+            clock=self._clock,
         )
         self._batches = BatchBuilder(
             vocab_size=self._vocab_size,
@@ -52,7 +56,6 @@ class Engine:
         )
         self._adapters = Adapters(executor)
         self._requests: dict[str, RequestState] = {}
-        self._clock = StepClock()
         self._speculator: Speculator | None = None
         if config.speculative == "ngram":
             self._speculator = Speculator(self._clock, executor.max_num_batched_tokens)
@@ -85,12 +88,13 @@ class Engine:
         return events
 
     def add(self, request: GenerateRequest) -> None:
-        """Queues a request. Raises InvalidRequestError or ContextLengthError naming what cannot be served, and
+        """Queues a request; its structured_outputs are compiled (structured.GrammarCompiler). Raises InvalidRequestError or ContextLengthError naming what cannot be served, and
         OverloadedError when the queue is full."""
         max_tokens = self._check(request)
         adapter = self._adapters.find(request.adapter) if request.adapter else None
         adapter_id = -1 if adapter is None else adapter.adapter_id
         sampling, now = request.sampling, time.perf_counter()
+        constraints = constraints_of(sampling, self._tokenizer, self._vocab_size, self._eos_token_ids)
         if not self._requests:
             self._recorder.wake(now)
         state = RequestState(
@@ -99,7 +103,7 @@ class Engine:
             seed=request_seed(self._config.seed, request),
             max_tokens=max_tokens,
             root_key=self._kv_cache.root_key(request.tenant, request.cache_salt, adapter_id),
-            constraints=constraints_of(sampling, self._tokenizer, self._vocab_size, self._eos_token_ids),
+            constraints=constraints,
             num_unfinished=sampling.n,
             meter=RequestMeter(now),
             prompt_logprobs=None if sampling.prompt_logprobs is None else [],
@@ -117,7 +121,8 @@ class Engine:
                 token_ids=prompt,
                 num_prompt_tokens=len(prompt),
                 text=SequenceText(self._tokenizer, sampling),
-                counts=TokenCounts(prompt) if state.constraints.has_penalties else None,
+                counts=TokenCounts(prompt) if constraints.has_penalties else None,
+                matcher=constraints.grammar.matcher() if constraints.grammar is not None else None,
                 pending_forks=sampling.n - 1,
             )
         )

@@ -41,6 +41,9 @@ def accept(
     sequence: Sequence, token_id: int, logprobs: PositionLogprobs | None, eos_token_ids: frozenset[int]
 ) -> TokenEvent:
     """The event of a token that was just appended to its sequence."""
+    matcher = sequence.matcher
+    if matcher is not None and matcher.error:
+        return _failure(sequence, matcher.error)
     state, sampling = sequence.state, sequence.state.sampling
     may_stop = sequence.num_output_tokens >= sampling.min_tokens
     reason: FinishReason | None = None
@@ -54,6 +57,8 @@ def accept(
         text, stop_string = sequence.text.push(token_id, may_stop=may_stop)
         if stop_string is not None:
             reason, stop_reason = "stop", stop_string
+    if reason is None and matcher is not None and matcher.is_complete:
+        reason = "stop"
     if reason is None and sequence.num_output_tokens >= state.max_tokens:
         reason = "length"
     if reason is not None and stop_string is None:
@@ -69,4 +74,15 @@ def accept(
         stop_reason=stop_reason,
         num_cached_tokens=state.num_cached_tokens,
         prompt_logprobs=tuple(state.prompt_logprobs) if is_first and state.prompt_logprobs is not None else None,
+    )
+
+
+def _failure(sequence: Sequence, error: str) -> TokenEvent:
+    return TokenEvent(
+        request_id=sequence.state.request.request_id,
+        index=sequence.index,
+        token_ids=(),
+        text=sequence.text.finish(),
+        finish_reason="error",
+        error=error,
     )

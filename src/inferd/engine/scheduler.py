@@ -6,15 +6,18 @@ known under a token budget. Prefill in chunks, prefix reuse and recompute after 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from inferd.engine.clock import Room, StepClock
 from inferd.engine.kv_cache import KVCache, Published
 from inferd.engine.sequence import RequestState, Sequence, TokenCounts
+from inferd.engine.tenants import Tenant, Tenants
 from inferd.engine.text import SequenceText
 
 _WATERMARK_BLOCKS = 1  # kept free at admission, so that the newcomer does not preempt on its first decode
+
+Rows = Callable[[Sequence, int], int]  # how many of so many tokens a sequence may compute in the step
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,50 @@ class Totals:
     num_prompt_tokens: int = 0
 
 
+@dataclass(slots=True)
+class _Step:
+    """A plan while it is made. budget: tokens that are left."""
+
+    budget: int
+    decodes: list[Sequence]  # that run as the step begins, with one token to compute
+    prompts: list[Sequence]  # with more
+    planned: dict[int, Scheduled] = field(default_factory=dict)  # by id of the sequence
+    num_decode_rows: int = 0
+    num_prompt_rows: int = 0
+    is_full: bool = False  # the next newcomer found no place: nobody overtakes it
+
+    def add(self, scheduled: Scheduled) -> None:
+        self.planned[id(scheduled.sequence)] = scheduled
+        self._count(scheduled.num_tokens, 1)
+
+    def drop(self, sequence: Sequence) -> int:
+        """How many tokens of it were planned."""
+        scheduled = self.planned.pop(id(sequence), None)
+        if scheduled is None:
+            return 0
+        self._count(scheduled.num_tokens, -1)
+        return scheduled.num_tokens
+
+    def can_take(self, sequence: Sequence) -> bool:
+        return self.budget > 0 and sequence.slot >= 0 and id(sequence) not in self.planned
+
+    def _count(self, num_tokens: int, sign: int) -> None:
+        self.budget -= sign * num_tokens
+        if num_tokens == 1:
+            self.num_decode_rows += sign
+        else:
+            self.num_prompt_rows += sign * num_tokens
+
+
 class Scheduler:
-    def __init__(self, kv_cache: KVCache, *, max_num_seqs: int, token_budget: int) -> None:
+    """Sequences of one tenant run in the order of priority and arrival; tenants share the engine by weight."""
+
+    def __init__(self, kv_cache: KVCache, *, max_num_seqs: int, token_budget: int, clock: StepClock) -> None:
         self._kv_cache = kv_cache
         self._max_num_seqs = max_num_seqs
         self._token_budget = token_budget
-        self._waiting: list[tuple[tuple[int, int, int], Sequence]] = []  # a heap
+        self._room = Room(clock)
+        self._tenants = Tenants()
         self._running: list[Sequence] = []
         self._free_slots = list(range(max_num_seqs - 1, -1, -1))
         self._copies: list[tuple[int, int]] = []  # blocks to copy before the next step writes
@@ -55,54 +96,92 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return self._tenants.num_waiting
 
     def add(self, sequence: Sequence) -> None:
-        heapq.heappush(self._waiting, (sequence.order, sequence))
+        self._tenants.push(sequence)
 
     def remove(self, state: RequestState) -> None:
         """Every unfinished sequence of a request leaves now; its blocks are free before the next step."""
-        for sequence in [s for s in self._running if s.state is state]:
+        waiting = [sequence for tenant in self._tenants for _, sequence in tenant.waiting if sequence.state is state]
+        for sequence in [s for s in self._running if s.state is state] + waiting:
             self.finish(sequence)
-        waiting = [entry for entry in self._waiting if entry[1].state is not state]
-        if len(waiting) != len(self._waiting):
-            for _, sequence in self._waiting:
-                if sequence.state is state:
-                    sequence.is_finished = True
-            self._waiting = waiting
-            heapq.heapify(self._waiting)
 
     def finish(self, sequence: Sequence) -> None:
-        if sequence.slot < 0:  # a sibling that found no block at its birth may end with its first token
-            self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
-            heapq.heapify(self._waiting)
+        if sequence.slot < 0:  # aborted, or a sibling that found no block at its birth ends with its first token
+            self._tenants.discard(sequence)
         self._leave(sequence)
         sequence.is_finished = True
 
     def plan(self, prefill_budget: Callable[[int], int]) -> list[Scheduled]:
-        """What the next step computes; takes the blocks it needs. Decodes first, then prompt chunks, then newcomers.
+        """What the next step computes; takes the blocks it needs. Decodes first, then prompts: chunks and newcomers.
 
         prefill_budget(number of decodes): most prompt tokens beside them.
+
+        First what the tenants' shares cover, then what more there is room for: the rest of the foreground, and
+        background at the end. A sequence that is left out keeps its blocks as long as nobody needs them.
         """
-        planned: dict[int, Scheduled] = {}
         self._running.sort(key=lambda s: s.order)
-        decoding = [s for s in self._running if s.num_tokens - s.num_computed_tokens == 1]
-        catching_up = [s for s in self._running if s.num_tokens - s.num_computed_tokens != 1]
-        budget = min(self._token_budget, len(decoding) + prefill_budget(len(decoding)))
-        for sequence in decoding + catching_up:
-            if budget == 0 or sequence.slot < 0:  # preempted meanwhile
-                continue
-            count = min(sequence.num_tokens - sequence.num_computed_tokens, budget)
-            if self._grow(sequence, sequence.num_computed_tokens + count, planned):
-                planned[id(sequence)] = Scheduled(sequence, count)
-                budget -= count
-        while budget > 0 and (newcomer := self._admit()) is not None:
-            count = min(newcomer.num_tokens - newcomer.num_computed_tokens, budget)
-            if not self._grow(newcomer, newcomer.num_computed_tokens + count, planned):
-                break
-            planned[id(newcomer)] = Scheduled(newcomer, count)
-            budget -= count
-        return list(planned.values())
+        tenants = self._tenants
+        tenants.settle(self._running)
+        decodes = [s for s in self._running if s.num_tokens - s.num_computed_tokens == 1]
+        prompts = [s for s in self._running if s.num_tokens - s.num_computed_tokens != 1]
+        step = _Step(self._token_budget, decodes, prompts)
+        self._plan_decodes(step, tenants.is_background, tenants.share)
+        step.budget = min(step.budget, prefill_budget(step.num_decode_rows))
+        self._plan_prompts(step, tenants.is_background, tenants.share)
+        if len(step.planned) < len(self._running) or tenants.num_waiting:
+            self._plan_more(step)
+        return list(step.planned.values())
+
+    def _plan_more(self, step: _Step) -> None:
+        """What the step has room for beside the rows of those within their share."""
+        own = [one.num_tokens for one in step.planned.values() if not self._tenants.of(one.sequence).is_over]
+        self._room.open(own.count(1), sum(own) - own.count(1))
+
+        def rows(sequence: Sequence, wanted: int) -> int:
+            return self._room.rows(wanted, step.num_decode_rows, step.num_prompt_rows)
+
+        for is_background in (False, True):
+            self._plan_decodes(step, is_background, rows)
+            self._plan_prompts(step, is_background, rows)
+        self._room.close(step.num_decode_rows, step.num_prompt_rows)
+
+    def _plan_decodes(self, step: _Step, is_background: bool, rows: Rows) -> None:
+        for sequence in step.decodes:
+            is_here = sequence.state.request.is_background == is_background and step.can_take(sequence)
+            if is_here and rows(sequence, 1):
+                self._schedule(step, sequence, 1)
+
+    def _plan_prompts(self, step: _Step, is_background: bool, rows: Rows) -> None:
+        """Of the tenant that had the least first, and of its sequences the first."""
+        refused: set[Tenant] = set()
+        while step.budget > 0 and (sequence := self._next_prompt(step, is_background, refused)) is not None:
+            if not rows(sequence, sequence.num_tokens - sequence.num_computed_tokens):
+                refused.add(self._tenants.of(sequence))
+            elif sequence.slot < 0 and not self._admit(step, sequence):
+                step.is_full = True
+            else:
+                wanted = min(step.budget, sequence.num_tokens - sequence.num_computed_tokens)
+                self._schedule(step, sequence, max(1, rows(sequence, wanted)))
+
+    def _next_prompt(self, step: _Step, is_background: bool, refused: set[Tenant]) -> Sequence | None:
+        of = self._tenants.of
+        found = [s for s in step.prompts if step.can_take(s) and of(s).is_background == is_background]
+        if not step.is_full:
+            tenants = (tenant for tenant in self._tenants if tenant.is_background == is_background)
+            found += [tenant.waiting[0][1] for tenant in tenants if tenant.waiting]
+        found = [sequence for sequence in found if of(sequence) not in refused]
+        return min(found, key=lambda s: (s.order[0], of(s).virtual_time, s.order), default=None)
+
+    def _schedule(self, step: _Step, sequence: Sequence, num_tokens: int) -> None:
+        if not self._grow(step, sequence, sequence.num_computed_tokens + num_tokens):
+            step.is_full = True
+            return
+        step.add(Scheduled(sequence, num_tokens))
+        tenant = self._tenants.of(sequence)
+        tenant.charge(sequence, num_tokens)
+        tenant.num_planned += 1
 
     def extend(self, scheduled: Scheduled, num_drafts: int) -> bool:
         """Blocks for guesses too, when they are free; nobody leaves for a guess."""
@@ -116,7 +195,7 @@ class Scheduler:
         copies, self._copies = self._copies, []
         return copies
 
-    def _grow(self, sequence: Sequence, num_tokens: int, planned: dict[int, Scheduled]) -> bool:
+    def _grow(self, step: _Step, sequence: Sequence, num_tokens: int) -> bool:
         """Blocks for num_tokens tokens, at the price of those that come later; False when it had to leave itself."""
         missing = self._kv_cache.blocks_for(num_tokens) - len(sequence.block_ids)
         while True:
@@ -124,14 +203,22 @@ class Scheduler:
             if blocks is not None:
                 sequence.block_ids += blocks
                 return True
-            victim = max(self._running, key=lambda s: s.order)
-            planned.pop(id(victim), None)
-            self._preempt(victim)
+            victim = max(self._running, key=self._dispensability)
+            self._preempt(step, victim)
             if victim is sequence:
                 return False
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _dispensability(self, sequence: Sequence) -> tuple[bool, bool, tuple[int, int, int]]:
+        tenant = self._tenants.of(sequence)
+        return tenant.is_background, tenant.is_over, sequence.order
+
+    def _preempt(self, step: _Step, sequence: Sequence) -> None:
         """Back to the queue with all its known tokens, to be computed again."""
+        num_planned = step.drop(sequence)
+        if num_planned:
+            tenant = self._tenants.of(sequence)
+            tenant.charge(sequence, -num_planned)
+            tenant.num_planned -= 1
         self._leave(sequence)
         sequence.num_preemptions += 1
         self.totals.num_preemptions += 1
@@ -140,28 +227,41 @@ class Scheduler:
     def _leave(self, sequence: Sequence) -> None:
         if sequence.slot >= 0:
             self._running.remove(sequence)
+            self._tenants.of(sequence).num_running -= 1
             self._free_slots.append(sequence.slot)
             sequence.slot = -1
         self._kv_cache.free(sequence.block_ids)
         sequence.block_ids = []
         sequence.num_published = sequence.num_computed_tokens = 0
 
-    def _admit(self) -> Sequence | None:
-        """The first in the queue, when a place for all it asks and blocks for all it knows are free."""
-        if not self._waiting:
-            return None
-        sequence = self._waiting[0][1]
+    def _admit(self, step: _Step, sequence: Sequence) -> bool:
+        """Lets a waiting sequence run, at the price of those that must make room for it."""
+        while (cached := self._find_room(sequence)) is None:
+            victims = [s for s in self._running if self._gives_way(s, sequence)]
+            if not victims:
+                return False
+            self._preempt(step, max(victims, key=self._dispensability))
+        self._tenants.discard(sequence)
+        self._enter(sequence, cached)
+        return True
+
+    def _find_room(self, sequence: Sequence) -> list[int] | None:
+        """The cached blocks it begins with, when a place for all it asks and blocks for all it knows are free."""
         if 1 + sequence.pending_forks + self._num_places() > self._max_num_seqs:
             return None
         cached = self._find_cached(sequence)
         needed = self._kv_cache.blocks_for(sequence.num_tokens + 1) - len(cached)
         taken_from_free = sum(1 for block in cached if self._kv_cache.is_free(block))
         available = self._kv_cache.num_free_blocks - taken_from_free - self._num_promised()
-        if needed + (_WATERMARK_BLOCKS if self._running else 0) > available:
-            return None
-        heapq.heappop(self._waiting)
-        self._enter(sequence, cached)
-        return sequence
+        return None if needed + (_WATERMARK_BLOCKS if self._running else 0) > available else cached
+
+    def _gives_way(self, running: Sequence, newcomer: Sequence) -> bool:
+        """Background to foreground; and to a tenant with fewer sequences, one that then still has as many."""
+        one, other = self._tenants.of(running), self._tenants.of(newcomer)
+        if one.is_background != other.is_background or other.is_background != self._tenants.is_background:
+            return one.is_background and not other.is_background
+        is_richer = (one.num_running - 1) / one.weight >= (other.num_running + 1) / other.weight
+        return is_richer and running.order[0] >= newcomer.order[0]
 
     def _num_places(self) -> int:
         return len(self._running) + sum(s.pending_forks for s in self._running)
@@ -184,13 +284,17 @@ class Scheduler:
         sequence.block_ids = cached
         sequence.num_published = len(cached)
         sequence.num_computed_tokens = len(cached) * self._kv_cache.block_size
-        sequence.slot = self._free_slots.pop()
-        self._running.append(sequence)
+        self._run(sequence)
         self.totals.num_prefix_queried_tokens += sequence.num_tokens
         self.totals.num_prefix_hit_tokens += sequence.num_computed_tokens
         if sequence.num_preemptions == 0 and sequence.num_output_tokens == 0:
             sequence.state.num_cached_tokens = sequence.num_computed_tokens
             self.totals.num_prompt_tokens += sequence.num_prompt_tokens
+
+    def _run(self, sequence: Sequence) -> None:
+        sequence.slot = self._free_slots.pop()
+        self._running.append(sequence)
+        self._tenants.of(sequence).num_running += 1
 
     def advance(self, sequence: Sequence, num_tokens: int) -> None:
         """Computed catches up by num_tokens known tokens; full blocks become findable."""
@@ -209,6 +313,8 @@ class Scheduler:
         sequence.token_ids.append(token_id)
         if sequence.counts is not None:
             sequence.counts.add(token_id)
+        if sequence.matcher is not None:
+            sequence.matcher.advance(token_id)
 
     def fork(self, parent: Sequence, text: SequenceText) -> Sequence:
         """A sibling that shares the computed prompt: full blocks by reference, the last one by copy.
@@ -222,6 +328,7 @@ class Scheduler:
             num_prompt_tokens=parent.num_prompt_tokens,
             text=text,
             counts=TokenCounts(parent.state.request.prompt_token_ids) if parent.counts is not None else None,
+            matcher=parent.matcher.copy() if parent.matcher is not None else None,
         )
         parent.pending_forks -= 1
         num_full, rest = divmod(parent.num_prompt_tokens, self._kv_cache.block_size)
@@ -236,14 +343,14 @@ class Scheduler:
         child.block_keys = parent.block_keys[:num_full]
         child.num_published = num_full
         child.num_computed_tokens = parent.num_prompt_tokens
-        child.slot = self._free_slots.pop()
         self._copies += zip(partial, own, strict=True)
-        self._running.append(child)
+        self._run(child)
         return child
 
     def check(self) -> None:
         """Raises AssertionError when an invariant is broken."""
-        waiting = [sequence for _, sequence in self._waiting]
+        waiting = [sequence for tenant in self._tenants for _, sequence in tenant.waiting]
+        self._tenants.check(self._running)
         self._kv_cache.check([s.block_ids for s in self._running])
         assert not any(s.block_ids or s.slot >= 0 or s.is_finished for s in waiting), "a waiting sequence holds blocks"
         slots = [s.slot for s in self._running]

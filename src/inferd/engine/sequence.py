@@ -15,6 +15,7 @@ from inferd.engine.text import SequenceText
 from inferd.executors.base import I32
 from inferd.metrics.steps import RequestMeter
 from inferd.speculative.speculator import DraftState
+from inferd.structured.matcher import Matcher
 from inferd.types import GenerateRequest, PositionLogprobs, RequestTimings, SamplingParams
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -88,6 +89,7 @@ class Sequence:
     num_prompt_tokens: int
     text: SequenceText
     counts: TokenCounts | None = None  # when the request has penalties
+    matcher: Matcher | None = None  # when the request has structured outputs
     pending_forks: int = 0  # siblings that are born when the prompt is computed
     num_computed_tokens: int = 0
     block_ids: list[int] = field(default_factory=list)

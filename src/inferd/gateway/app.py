@@ -20,7 +20,7 @@ from inferd.gateway import server
 from inferd.gateway.config import ServerConfig
 from inferd.gateway.context import Gateway
 from inferd.gateway.dashboard import Dashboard
-from inferd.gateway.dialects import lora, openai
+from inferd.gateway.dialects import anthropic, batches, kserve, llamacpp, lora, ollama, openai, responses, tgi
 from inferd.gateway.errors import HttpError, error_response, json_response
 from inferd.gateway.guard import Guard
 from inferd.gateway.openapi import document
@@ -29,7 +29,8 @@ from inferd.ledger.database import ledger_path
 from inferd.ledger.usage import UsageLedger
 from inferd.metrics.recorder import Recorder
 
-_DIALECTS = (openai, lora)  # where two have one path, the first that matches answers
+# of two with one path the first answers
+_DIALECTS = (anthropic, batches, kserve, llamacpp, lora, ollama, openai, responses, tgi)
 
 
 class Api:
@@ -49,6 +50,7 @@ class Api:
         handlers = {InferdError: self.on_error, HTTPException: self.on_http_error, Exception: self.on_error}
         app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
         app.router.redirect_slashes = False  # a redirect would repeat the Host header it was sent
+        self.gateway.app = app
         guarded = Guard(app, self.config)
         if not self.config.cors_origins:
             return guarded
@@ -79,7 +81,8 @@ class Api:
 
     async def state(self, request: Request) -> Response:
         gateway = self.gateway
-        return json_response(state_of(gateway.recorder, gateway.router.models, gateway.version))
+        budget = gateway.config.memory_budget
+        return json_response(state_of(gateway.recorder, gateway.router.models, gateway.version, budget))
 
     async def version(self, request: Request) -> Response:
         return json_response({"version": self.gateway.version})
@@ -98,8 +101,17 @@ def inferd_version() -> str:
 def serve(config: ServerConfig, *, on_ready: Callable[[str], None] | None = None) -> int:
     """Blocks until a signal ended it; on_ready gets the base URL. Raises what kept the first worker from loading."""
     api = Api(config)
+
+    def start(url: str) -> None:
+        api.gateway.start()
+        if on_ready is not None:
+            on_ready(url)
+
     with listening(api.gateway.recorder, config):
-        server.run_until_ended(api.build(), api.gateway.router, config, on_ready)
+        try:
+            server.run_until_ended(api.build(), api.gateway.router, config, start)
+        finally:
+            api.gateway.close()
     return 0
 
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inferd.errors import InvalidRequestError
+from inferd.gateway import constraints
 from inferd.gateway.calls import Caller, sampling_of
+from inferd.gateway.tools import for_template, name_of, schemas_of, told_of_tools
 from inferd.parsing.deltas import Delta
+from inferd.parsing.formats import TOOL_FORMATS, OutputFormat
 from inferd.parsing.parser import OutputParser
 from inferd.types import StructuredOutputs, TokenEvent
 from inferd.worker.protocol import ChatPrompt, Generate, Ready
@@ -18,11 +21,18 @@ from inferd.worker.protocol import ChatPrompt, Generate, Ready
 ToolChoice = str  # "none", "auto", "required", or "=name" for that function
 
 
+def format_of(ready: Ready) -> OutputFormat:
+    """How the model speaks, as its worker found out."""
+    facts = dict(ready.details.get("output_format", {}))
+    return OutputFormat(**{**facts, "hidden": tuple(facts.get("hidden", ()))})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatTurn:
     """messages, tools: in OpenAI's shape, checked; content is text. sampling: fields of SamplingParams that were set.
 
     Every role is one of system, user, assistant, tool; an assistant's may have tool_calls and reasoning_content.
+    tools: from tools.checked_tools.
     """
 
     messages: list[dict[str, Any]]
@@ -34,6 +44,7 @@ class ChatTurn:
     thinks: bool | None = None  # whether the model reasons first; None: as its template does by itself
     reasoning_effort: str | None = None
     thinking_budget: int | None = None  # tokens of reasoning, after which it is ended
+    documents: list[dict[str, Any]] = field(default_factory=list)
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -44,22 +55,29 @@ class ChatTurn:
     want_prompt_text: bool = False
 
     def prompt(self, ready: Ready) -> ChatPrompt:
-        """Raises InvalidRequestError naming `tools` when this model has no way to call them."""
-        if self.tools and self.tool_choice != "none":
-            raise InvalidRequestError("tools: this model's chat template does not know tools", param="tools")
+        """Raises InvalidRequestError naming a field of this class that the model's template cannot serve."""
+        form = format_of(ready)
+        messages, tools = self.messages, self._offered
+        if tools and not form.knows_tools:
+            messages, tools = told_of_tools(messages, tools, form), []
         return ChatPrompt(
-            messages=self.messages,
+            messages=for_template(messages, form),
             add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
             continue_final_message=self.continue_final_message,
-            template_kwargs=self.template_kwargs,
+            template_kwargs=self._template_kwargs(form),
             add_special_tokens=self.add_special_tokens,
+            tools=tools or None,
         )
 
     def command(self, request_id: str, ready: Ready, caller: Caller) -> Generate:
         """The request to the engine. Raises InvalidRequestError in the names of SamplingParams and of this class."""
+        form = format_of(ready)
         values = dict(self.sampling)
-        if self.structured is not None:
-            values["structured_outputs"] = {"kind": self.structured.kind, "value": self.structured.value}
+        structured = self._constraint(form)
+        if structured is not None:
+            values["structured_outputs"] = {"kind": structured.kind, "value": structured.value}
+        if form.hidden and self._is_parsed(form):
+            values["skip_special_tokens"] = False
         return Generate(
             request_id=request_id,
             prompt=self.prompt(ready),
@@ -76,7 +94,78 @@ class ChatTurn:
 
     def reader(self, ready: Ready) -> TurnReader:
         """For one sequence of the answer."""
-        return TurnReader(OutputParser())
+        form = format_of(ready)
+        name = "json" if self._is_forced and form.tools not in constraints.TAGGED else form.tools
+        is_visible = self.sampling.get("skip_special_tokens") is False
+        parser = OutputParser(
+            TOOL_FORMATS[name] if self._offered or form.tool_format.has_channels else None,
+            form.reasoning_format,
+            tools=schemas_of(self._offered),
+            opens_reasoning=self._opens_reasoning(form),
+            hidden=frozenset() if is_visible or not self._is_parsed(form) else frozenset(form.hidden),
+            max_calls=None if self.parallel_tool_calls else 1,
+        )
+        return TurnReader(parser)
+
+    def warnings(self, ready: Ready) -> tuple[str, ...]:
+        """What was asked for and changes nothing with this model, in the names of this class."""
+        form = format_of(ready)
+        asked = {
+            "thinks": self.thinks is True and not form.can_reason,
+            "reasoning_effort": self.reasoning_effort is not None and not (form.knows_effort or form.reasoning_switch),
+        }
+        return tuple(f"{name} changes nothing: this model has no such switch" for name, is_so in asked.items() if is_so)
+
+    @property
+    def _offered(self) -> list[dict[str, Any]]:
+        return [] if self.tool_choice == "none" else self.tools
+
+    @property
+    def _is_forced(self) -> bool:
+        return bool(self.tools) and (self.tool_choice == "required" or self.tool_choice.startswith("="))
+
+    def _is_parsed(self, form: OutputFormat) -> bool:
+        return bool(self._offered) or form.can_reason
+
+    def _template_kwargs(self, form: OutputFormat) -> dict[str, Any]:
+        kwargs = dict(self.template_kwargs)
+        effort, thinks = self.reasoning_effort, self.thinks
+        if thinks is None and effort is not None and not form.knows_effort:
+            thinks = effort != "none"
+        if thinks is not None and form.reasoning_switch is not None:
+            kwargs.setdefault(form.reasoning_switch, thinks)
+        if effort is not None and form.knows_effort:
+            kwargs.setdefault("reasoning_effort", effort)
+        if self.documents:
+            if not form.knows_documents:
+                raise InvalidRequestError("documents: this model's template knows none", param="documents")
+            kwargs.setdefault("documents", self.documents)
+        return kwargs
+
+    def _opens_reasoning(self, form: OutputFormat) -> bool:
+        if self.continue_final_message or not self.add_generation_prompt:
+            return False
+        return form.opens_reasoning(self._switched(form))
+
+    def _switched(self, form: OutputFormat) -> bool | None:
+        """How the template's switch stands."""
+        value = self._template_kwargs(form).get(form.reasoning_switch) if form.reasoning_switch else None
+        return value if isinstance(value, bool) else None
+
+    def _constraint(self, form: OutputFormat) -> StructuredOutputs | None:
+        tools = self._offered
+        thought = ""
+        if form.reasoning is not None and self._switched(form) is not False:
+            thought = constraints.thought_rule(form, is_open=self._opens_reasoning(form))
+        if self._is_forced:
+            named = [tool for tool in tools if self.tool_choice in ("required", f"={name_of(tool)}")]
+            may_repeat = self.parallel_tool_calls and self.tool_choice == "required"
+            return constraints.forced_calls(named, form, may_repeat=may_repeat, thought=thought)
+        if self.structured is None:
+            return constraints.free_calls(tools, form) if tools else None
+        if tools:
+            return constraints.calls_or_answer(tools, self.structured, form, thought)
+        return constraints.answer(self.structured, thought)
 
 
 class TurnReader:
@@ -89,7 +178,10 @@ class TurnReader:
         self.num_reasoning_tokens = 0
 
     def push(self, event: TokenEvent) -> list[Delta]:
+        was_reasoning = self._parser.is_reasoning
         deltas = self._parser.push(event.text)
+        if was_reasoning or self._parser.is_reasoning:
+            self.num_reasoning_tokens += len(event.token_ids)
         if event.finish_reason is not None:
             deltas += self._parser.finish()
             self.stop_reason = event.stop_reason

@@ -37,8 +37,11 @@ STREAM_HEADERS = [
 class Completion(Response):
     """Answers a call on one model; the response to return from a route."""
 
-    def __init__(self, call: Call, served: Served, router: Router, caller: Caller) -> None:
+    def __init__(
+        self, call: Call, served: Served, router: Router, caller: Caller, idle_timeout: float | None = None
+    ) -> None:
         self._call, self._served, self._router, self._caller = call, served, router, caller
+        self._idle_timeout = idle_timeout
         self._metrics = served.model.metrics
         self._begin = time.monotonic()
         self._keep_alive = router.config.keep_alive
@@ -52,14 +55,14 @@ class Completion(Response):
             await send(message)
 
         try:
-            with self._router.admitted(self._call.num_prompts):
+            with self._router.admitted(self._call.num_prompts, self._served.model):
                 await unless_gone(receive, self._answer(watched_send))
         except InferdError as error:
             if not is_started:  # else the client left in the middle of a stream
                 await error_response(error, scope["path"])(scope, receive, send)
 
     async def _answer(self, send: Send) -> None:
-        async with self._served.model.lease("generate") as (client, ready):
+        async with self._served.model.lease("generate", idle_timeout=self._idle_timeout) as (client, ready):
             commands = self._call.commands(ready, self._caller)
             run = Run(client, commands, [self._timer(command) for command in commands])
             try:

@@ -28,6 +28,7 @@ MAX_WAITING_PLANS = 8
 _PLANNER = "inferd.dashboard.planning"
 _HEADERS = {
     "cache-control": "no-cache",  # asked for each time, sent again only when it changed
+    "vary": "accept",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
@@ -51,6 +52,9 @@ class Dashboard:
         ]
 
     async def page(self, request: Request) -> Response:
+        """For browsers, which ask for HTML; Ollama's clients look here for a server of its kind."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return Response("Ollama is running", media_type="text/plain", headers={"vary": "accept"})
         built = page()
         headers = {**_HEADERS, "content-security-policy": built.policy, "etag": built.etag}
         if request.headers.get("if-none-match") == built.etag:

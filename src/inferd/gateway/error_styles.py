@@ -1,4 +1,4 @@
-"""How an error is told in each dialect, by the path that was asked for: its words, its status, the shape of its body."""
+"""How an error is told in each dialect, by the path that was asked for: its words, its status, its shape."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Style:
         """The failure in the words and with the status of this dialect."""
         status = self.statuses.get(failure.status, failure.status)
         param = failure.param
-        if param not in self.names:
+        if param is None or param not in self.names:
             return replace(failure, status=status)
         own = self.names[param]
         message = re.sub(rf"\b{re.escape(param)}\b", own, failure.message)

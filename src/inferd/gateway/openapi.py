@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from inferd.gateway.dialects.anthropic import openapi as anthropic
 from inferd.gateway.dialects.openai.bodies import MAX_TOKEN_ID, ROLES
 from inferd.gateway.dialects.openai.call import MAX_PROMPTS, MAX_SALT_LEN
 from inferd.gateway.dialects.openai.fields import REFUSED
+from inferd.gateway.dialects.responses import openapi as responses
+from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, answers, array, integer, number, optional, post
 from inferd.metrics.recorder import NUM_LATEST
 from inferd.metrics.requests import MAX_TARGET, MIN_TARGET
 from inferd.types import (
@@ -18,79 +21,56 @@ from inferd.types import (
     MAX_STOP_STRINGS,
 )
 
-Schema = dict[str, Any]
-INT32 = 2**31 - 1
-
-
-def _optional(kind: str, **limits: Any) -> Schema:
-    """null counts as absent, for every field that need not be there."""
-    return {"type": [kind, "null"], **limits}
-
-
-def _integer(low: int, high: int) -> Schema:
-    return _optional("integer", minimum=low, maximum=high)
-
-
-def _number(low: float, high: float) -> Schema:
-    return _optional("number", minimum=low, maximum=high)
-
-
-def _list(items: Schema, **limits: Any) -> Schema:
-    return _optional("array", items=items, **limits)
-
-
-FLAG = _optional("boolean")
-TEXT = _optional("string")
 TOKEN_ID: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}
 STOP: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_STRING_LEN}
-STREAM_OPTIONS = _optional(
+STREAM_OPTIONS = optional(
     "object", properties={"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}}
 )
 
 SAMPLING: dict[str, Schema] = {
-    "n": _integer(1, MAX_N),
-    "temperature": _number(0, 100),
-    "top_p": _number(0, 1),
-    "top_k": _integer(-1, INT32),
-    "min_p": _number(0, 1),
-    "typical_p": _number(0, 1),
-    "seed": _integer(-(2**63), MAX_SEED),
+    "n": integer(1, MAX_N),
+    "temperature": number(0, 100),
+    "top_p": number(0, 1),
+    "top_k": integer(-1, INT32),
+    "min_p": number(0, 1),
+    "typical_p": number(0, 1),
+    "seed": integer(-(2**63), MAX_SEED),
     "stop": {"anyOf": [STOP, {"type": "array", "items": STOP, "maxItems": MAX_STOP_STRINGS}, {"type": "null"}]},
-    "stop_token_ids": _list(TOKEN_ID, maxItems=128),
+    "stop_token_ids": array(TOKEN_ID, maxItems=128),
     "ignore_eos": FLAG,
-    "min_tokens": _integer(0, INT32),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "repetition_penalty": _number(0.01, 100),
-    "logit_bias": _optional(
+    "min_tokens": integer(0, INT32),
+    "presence_penalty": number(-2, 2),
+    "frequency_penalty": number(-2, 2),
+    "repetition_penalty": number(0.01, 100),
+    "logit_bias": optional(
         "object",
         additionalProperties={"type": "number", "minimum": -100, "maximum": 100},
         propertyNames={"pattern": "^[0-9]{1,10}$"},
         maxProperties=MAX_BIAS_ENTRIES,
     ),
-    "allowed_token_ids": _list(TOKEN_ID, minItems=1),
-    "bad_words": _list({"type": "string", "minLength": 1, "maxLength": 256}, maxItems=128),
+    "allowed_token_ids": array(TOKEN_ID, minItems=1),
+    "bad_words": array({"type": "string", "minLength": 1, "maxLength": 256}, maxItems=128),
     "skip_special_tokens": FLAG,
     "include_stop_str_in_output": FLAG,
-    "prompt_logprobs": _integer(0, MAX_LOGPROBS),
+    "prompt_logprobs": integer(0, MAX_LOGPROBS),
 }
 COMMON: dict[str, Schema] = {
     "model": TEXT,
     "stream": FLAG,
     "stream_options": STREAM_OPTIONS,
     **SAMPLING,
-    "priority": _integer(-(2**63) + 1, 2**63 - 1),
-    "cache_salt": _optional("string", maxLength=MAX_SALT_LEN),
-    "truncate_prompt_tokens": _integer(-1, INT32),
+    "priority": integer(-(2**63) + 1, 2**63 - 1),
+    "cache_salt": optional("string", maxLength=MAX_SALT_LEN),
+    "truncate_prompt_tokens": integer(-1, INT32),
     "return_token_ids": FLAG,
     "return_tokens_as_token_ids": FLAG,
     "return_prompt_text": FLAG,
     "return_timings": FLAG,
-    "ttft_target": _number(MIN_TARGET, MAX_TARGET),
-    "itl_target": _number(MIN_TARGET, MAX_TARGET),
+    "ttft_target": number(MIN_TARGET, MAX_TARGET),
+    "itl_target": number(MIN_TARGET, MAX_TARGET),
     "add_special_tokens": FLAG,
     "user": TEXT,
-    "metadata": _optional("object"),
+    "metadata": optional("object"),
 }
 TEXT_PART: Schema = {
     "type": "object",
@@ -108,7 +88,7 @@ MESSAGE: Schema = {
 TEMPLATE_FIELDS: dict[str, Schema] = {
     "add_generation_prompt": FLAG,
     "continue_final_message": FLAG,
-    "chat_template_kwargs": _optional("object"),
+    "chat_template_kwargs": optional("object"),
 }
 CHAT: Schema = {
     "type": "object",
@@ -116,10 +96,10 @@ CHAT: Schema = {
     "properties": {
         **COMMON,
         "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
-        "max_tokens": _integer(1, INT32),
-        "max_completion_tokens": _integer(1, INT32),
+        "max_tokens": integer(1, INT32),
+        "max_completion_tokens": integer(1, INT32),
         "logprobs": FLAG,
-        "top_logprobs": _integer(0, MAX_LOGPROBS),
+        "top_logprobs": integer(0, MAX_LOGPROBS),
         **TEMPLATE_FIELDS,
     },
 }
@@ -142,10 +122,10 @@ COMPLETION: Schema = {
     "properties": {
         **COMMON,
         "prompt": PROMPT,
-        "max_tokens": _integer(0, INT32),
+        "max_tokens": integer(0, INT32),
         "echo": FLAG,
-        "logprobs": _integer(0, MAX_LOGPROBS),
-        "best_of": _integer(1, MAX_N),
+        "logprobs": integer(0, MAX_LOGPROBS),
+        "best_of": integer(1, MAX_N),
     },
 }
 TOKENIZE: Schema = {
@@ -157,7 +137,7 @@ TOKENIZE: Schema = {
     "properties": {
         "model": TEXT,
         "prompt": TEXT,
-        "messages": _list(MESSAGE, minItems=1),
+        "messages": array(MESSAGE, minItems=1),
         "add_special_tokens": FLAG,
         "return_token_strs": FLAG,
         **TEMPLATE_FIELDS,
@@ -169,17 +149,6 @@ DETOKENIZE: Schema = {
     "properties": {"model": TEXT, "tokens": {"type": "array", "items": TOKEN_ID}},
 }
 
-ERROR: Schema = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": TEXT, "code": TEXT},
-        }
-    },
-}
 STATUS: Schema = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
 MODEL: Schema = {
     "type": "object",
@@ -191,7 +160,7 @@ MODEL: Schema = {
         "owned_by": {"type": "string"},
         "root": {"type": "string"},
         "parent": {"type": "null"},
-        "max_model_len": _optional("integer"),
+        "max_model_len": optional("integer"),
     },
 }
 MODELS: Schema = {
@@ -216,7 +185,7 @@ ANSWER: Schema = {
             },
         },
         "usage": {"type": "object", "required": ["prompt_tokens", "completion_tokens", "total_tokens"]},
-        "timings": {"type": "object", "additionalProperties": _optional("number")},
+        "timings": {"type": "object", "additionalProperties": optional("number")},
         "warnings": {"type": "array", "items": {"type": "string"}},
     },
 }
@@ -233,7 +202,7 @@ STATE: Schema = {
             "items": {
                 "type": "object",
                 "required": ["name", "status", "totals", "latency", "goodput", "cost"],
-                "properties": {"status": {"enum": ["ready", "loading", "restarting", "failed"]}},
+                "properties": {"status": {"enum": ["asleep", "loading", "ready", "restarting", "leaving", "failed"]}},
             },
         },
         "requests": {"type": "array", "items": {"type": "object"}, "maxItems": NUM_LATEST},
@@ -246,32 +215,16 @@ TOKENS: Schema = {
         "count": {"type": "integer"},
         "max_model_len": {"type": "integer"},
         "tokens": {"type": "array", "items": {"type": "integer"}},
-        "token_strs": _list({"type": "string"}),
+        "token_strs": array({"type": "string"}),
     },
 }
 PROMPT_TEXT: Schema = {"type": "object", "required": ["prompt"], "properties": {"prompt": {"type": "string"}}}
 
 
-def _error(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": ERROR}}}
-
-
-_ANY_ERROR = {"default": _error("An error of the client (4xx, names the field) or of the server (5xx)")}
-
-
 def _get(summary: str, schema: Schema | None, kind: str = "application/json", **more: Any) -> dict[str, Any]:
     content = {kind: {"schema": schema if schema is not None else {"type": "string"}}}
-    responses = {"200": {"description": "Done", "content": content}, **_ANY_ERROR}
+    responses = {"200": {"description": "Done", "content": content}, "default": answers({})["default"]}
     return {"get": {"summary": summary, "responses": responses, **more}}
-
-
-def _post(summary: str, request: Schema, answer: Schema, *, streams: bool = False) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": answer}}
-    if streams:
-        content["text/event-stream"] = {}  # one JSON object an event, then [DONE]
-    body = {"required": True, "content": {"application/json": {"schema": request}}}
-    responses = {"200": {"description": "Done", "content": content}, **_ANY_ERROR}
-    return {"post": {"summary": summary, "requestBody": body, "responses": responses}}
 
 
 def _ready() -> dict[str, Any]:
@@ -284,8 +237,8 @@ def _ready() -> dict[str, Any]:
 def paths() -> dict[str, Any]:
     model_id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     alive = "Whether the gateway lives"
-    tokenize = _post("Token ids of a text or a chat", TOKENIZE, TOKENS)
-    detokenize = _post("The text of token ids", DETOKENIZE, PROMPT_TEXT)
+    tokenize = post("Token ids of a text or a chat", TOKENIZE, TOKENS)
+    detokenize = post("The text of token ids", DETOKENIZE, PROMPT_TEXT)
     return {
         "/health": {"get": {**_get(alive, STATUS)["get"], "security": []}},
         "/v1/health": _get(alive, STATUS),
@@ -297,12 +250,14 @@ def paths() -> dict[str, Any]:
         "/openapi.json": _get("This document", {"type": "object"}),
         "/v1/models": _get("The models that are served", MODELS),
         "/v1/models/{id}": _get("One of them", MODEL, parameters=[model_id]),
-        "/v1/chat/completions": _post("The next message of a chat", CHAT, ANSWER, streams=True),
-        "/v1/completions": _post("The continuation of a text", COMPLETION, ANSWER, streams=True),
+        "/v1/chat/completions": post("The next message of a chat", CHAT, ANSWER, streams=True),
+        "/v1/completions": post("The continuation of a text", COMPLETION, ANSWER, streams=True),
         "/tokenize": tokenize,
         "/v1/tokenize": tokenize,
         "/detokenize": detokenize,
         "/v1/detokenize": detokenize,
+        **anthropic.paths(),
+        **responses.paths(),
     }
 
 

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from inferd.config import EngineConfig
 from inferd.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
 from inferd.gateway.config import ModelConfig, ServerConfig
+from inferd.gateway.residency import FOREVER, Place, Residency
 from inferd.metrics.recorder import Recorder
 from inferd.worker.client import WorkerClient
 from inferd.worker.protocol import Kind, Ready
 from inferd.worker.supervisor import Supervisor, WorkerConfig
 
+_PROCESS_BYTES = 160 * 2**20  # of a worker without a model: 90 MiB measured, and room for what a request takes
+MIN_KV_BYTES, MAX_KV_BYTES = 64 * 2**20, 2**30  # of a KV cache that a memory budget sizes
+_FILE_FACTOR = 1.3  # packed weights over the file: 1.00 to 1.26 measured
+
 
 class Model:
-    """One served model: its names and its worker."""
+    """One served model: its names, its worker, and what its memory is."""
 
-    def __init__(self, config: ModelConfig, server: ServerConfig, recorder: Recorder) -> None:
+    def __init__(self, config: ModelConfig, server: ServerConfig, recorder: Recorder, residency: Residency) -> None:
+        self.config = config
         self.names = config.names
+        self.num_in_flight = 0
+        self.engine = _engine_of(config, server)
+        self._residency = residency
         self.created = int(time.time())
         self.metrics = recorder.of(self.names[0])
         worker = WorkerConfig(
             model=config.model,
             factory=server.worker_factory,
-            engine=server.engine,
+            engine=self.engine,
             stuck_after=server.stuck_after,
             kill_after=server.kill_after,
-            adapters=dict(config.adapters),
+            adapters=config.adapters,
         )
         self.worker = Supervisor(worker, self.metrics.on_stats, self._on_ready)
+        idle_timeout = server.idle_timeout if config.idle_timeout is None else config.idle_timeout
+        residency.add(self, FOREVER if idle_timeout is None else idle_timeout)
 
     @property
     def name(self) -> str:
@@ -39,18 +52,62 @@ class Model:
     def _on_ready(self, ready: Ready, num_restarts: int) -> None:
         self.metrics.on_ready(ready.num_blocks, ready.block_size, num_restarts)
 
+    @property
+    def num_bytes(self) -> int:
+        return int(self.config.num_bytes * _FILE_FACTOR) + (self.engine.kv_cache_memory or 0) + _PROCESS_BYTES
+
+    @property
+    def place(self) -> Place:
+        return self._residency.place_of(self)
+
+    def start(self) -> None:
+        self.worker.start()
+
+    async def wait_loaded(self) -> None:
+        await self.worker.wait_started()
+
+    async def stop(self) -> None:
+        await self.worker.stop()
+
     @asynccontextmanager
-    async def lease(self, kind: Kind) -> AsyncIterator[tuple[WorkerClient, Ready]]:
-        """Within: the worker is up and stays. Raises InvalidRequestError when the model is not of this kind."""
-        client = await self.worker.client()
-        ready = self.worker.ready
-        assert ready is not None  # a worker has a client only after it was ready
-        if ready.kind != kind:
-            what = {"generate": "makes text", "encode": "makes vectors and scores", "predict": "is a predictive model"}
-            raise InvalidRequestError(
-                f"The model '{self.name}' {what[ready.kind]}; this route is for others.", param="model"
-            )
-        yield client, ready
+    async def lease(
+        self, kind: Kind, *, idle_timeout: float | None = None
+    ) -> AsyncIterator[tuple[WorkerClient, Ready]]:
+        """Within: the model is loaded and stays. idle_timeout: how long it stays afterwards, from now on.
+
+        Raises InvalidRequestError when the model is not of this kind, OverloadedError when it cannot be had.
+        """
+        async with self._residency.use(self, idle_timeout):
+            client = await self.worker.client()
+            ready = self.worker.ready
+            assert ready is not None  # a worker has a client only after it was ready
+            if ready.kind != kind:
+                message = f"The model '{self.name}' {_KINDS[ready.kind]}; this route is for others."
+                raise InvalidRequestError(message, param="model")
+            yield client, ready
+
+    @contextmanager
+    def counted(self, num_new: int) -> Iterator[None]:
+        """Within: num_new requests more. Raises OverloadedError beyond the model's own limit."""
+        limit = self.config.max_in_flight
+        if limit is not None and self.num_in_flight + num_new > limit:
+            raise OverloadedError(f"{self.name} takes at most {limit} requests at a time.", retry_after=1.0)
+        self.num_in_flight += num_new
+        try:
+            yield
+        finally:
+            self.num_in_flight -= num_new
+
+
+_KINDS = {"generate": "makes text", "encode": "makes vectors and scores", "predict": "is a predictive model"}
+
+
+def _engine_of(config: ModelConfig, server: ServerConfig) -> EngineConfig:
+    """With a budget the KV cache has a size that is known before the model is loaded."""
+    engine = config.engine or server.engine
+    if server.memory_budget is None or engine.kv_cache_memory is not None:
+        return engine
+    return replace(engine, kv_cache_memory=min(max(server.memory_budget // 8, MIN_KV_BYTES), MAX_KV_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +125,48 @@ class Served:
 class Router:
     def __init__(self, config: ServerConfig, recorder: Recorder) -> None:
         self.config = config
-        self.models = tuple(Model(model, config, recorder) for model in config.models)
+        self.residency = Residency(config.memory_budget, config.load_timeout)
+        self.models = tuple(Model(model, config, recorder, self.residency) for model in config.models)
         self._by_name = {name: model for model in self.models for name in model.names}
         self.num_in_flight = 0
         self.is_draining = False
+        self._is_started = False
+        self._preloads: list[asyncio.Task[None]] = []
 
     @property
     def is_ready(self) -> bool:
-        return not self.is_draining and all(model.worker.is_ready for model in self.models)
+        """What was loaded answers; a model that is loaded on demand may be asleep, or on its way."""
+        return not self.is_draining and self._is_started and all(map(self._is_fine, self.models))
 
-    def start(self) -> None:
-        for model in self.models:
-            model.worker.start()
+    def _is_fine(self, model: Model) -> bool:
+        return model.worker.is_ready or model.worker.is_loading or model.place.phase != "resident"
 
-    async def wait_started(self) -> None:
-        """Until every model was loaded once; raises what kept one from loading."""
+    async def start(self) -> None:
+        """Loads what is to be loaded at the start; raises what kept a model from loading."""
+        budget, num_bytes = self.config.memory_budget, 0
         for model in self.models:
-            await model.worker.wait_started()
+            wanted = self.config.preload if model.config.preload is None else model.config.preload
+            if wanted and (budget is None or num_bytes + model.num_bytes <= budget):
+                num_bytes += model.num_bytes
+                self._preloads.append(asyncio.create_task(self.load(model)))
+        try:
+            await asyncio.gather(*self._preloads)
+            self._is_started = True
+        finally:
+            for task in self._preloads:
+                task.cancel()
+
+    async def load(self, model: Model) -> None:
+        """Until it is in memory; raises what kept it from loading."""
+        async with self.residency.use(model):
+            pass
+
+    async def unload(self, model: Model) -> None:
+        """Until it has left memory, after the requests that use it."""
+        await self.residency.unload(model)
 
     async def stop(self) -> None:
-        for model in self.models:
-            await model.worker.stop()
+        await self.residency.close()
 
     def find(self, name: object, kind: Kind = "generate") -> Served:
         """None, for a body that names no model, is the first one of its kind. Raises ModelNotFoundError."""
@@ -113,7 +191,7 @@ class Router:
         return None if owner is None else Served(owner, name)
 
     @contextmanager
-    def admitted(self, num_new: int) -> Iterator[None]:
+    def admitted(self, num_new: int, model: Model) -> Iterator[None]:
         """Within: num_new requests count as in flight. Raises OverloadedError when they cannot be let in."""
         if self.is_draining:
             raise OverloadedError("The server is shutting down.", retry_after=5.0)
@@ -122,8 +200,9 @@ class Router:
             raise InvalidRequestError(f"prompt must hold at most {limit} prompts, got {num_new}", param="prompt")
         if self.num_in_flight + num_new > limit:
             raise OverloadedError("Too many requests are waiting.", retry_after=1.0)
-        self.num_in_flight += num_new
-        try:
-            yield
-        finally:
-            self.num_in_flight -= num_new
+        with model.counted(num_new):
+            self.num_in_flight += num_new
+            try:
+                yield
+            finally:
+                self.num_in_flight -= num_new

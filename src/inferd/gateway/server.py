@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from inferd.errors import ConfigError
 from inferd.gateway.config import ServerConfig
 from inferd.gateway.connection import uvicorn_options
 from inferd.gateway.router import Router
+
+if TYPE_CHECKING:
+    from inferd.gateway.kserve_grpc.server import GrpcServer
 
 LAST_WORDS_SECONDS = 2  # for error events to reach their clients after the workers ended
 
@@ -60,13 +64,15 @@ class Server(uvicorn.Server):
 async def run(app: ASGIApp, router: Router, config: ServerConfig, on_ready: Callable[[str], None] | None) -> None:
     """Serves until a signal ended it; raises what kept the first worker from loading."""
     server = Server(app, router, config)
-    router.start()
+    grpc = _grpc_server(app, config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.handle_exit, number, None)
     serving = asyncio.create_task(server._serve())  # serve() would install handlers of its own
     starting = asyncio.create_task(_start(server, router, config, on_ready))
     try:
+        if grpc is not None:
+            await grpc.start()
         await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
@@ -76,12 +82,25 @@ async def run(app: ASGIApp, router: Router, config: ServerConfig, on_ready: Call
         server.should_exit = True
         await asyncio.gather(serving, starting, return_exceptions=True)
         await router.stop()
+        if grpc is not None:
+            await grpc.stop()
+
+
+def _grpc_server(app: ASGIApp, config: ServerConfig) -> GrpcServer | None:
+    """Raises ConfigError without the extra grpc, or when the port is taken."""
+    if config.grpc_port is None:
+        return None
+    try:
+        from inferd.gateway.kserve_grpc.server import GrpcServer
+    except ImportError:
+        raise ConfigError("grpc_port needs the extra grpc: pip install 'inferd[grpc]'") from None
+    return GrpcServer(app, config)
 
 
 async def _start(
     server: Server, router: Router, config: ServerConfig, on_ready: Callable[[str], None] | None
 ) -> None:
-    await router.wait_started()
+    await router.start()
     while not server.started:
         await asyncio.sleep(0.01)
     if on_ready is not None:

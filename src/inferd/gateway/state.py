@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from inferd.gateway.residency import FOREVER
 from inferd.gateway.router import Model
+from inferd.metrics.calls import CallMetrics
+from inferd.metrics.histogram import Latency
 from inferd.metrics.model import ModelMetrics
 from inferd.metrics.recorder import Recorder
 from inferd.metrics.requests import RequestRecord
-from inferd.worker.supervisor import Supervisor
 
 _LATENCIES = {
     "ttft": "time_to_first_token_seconds",
@@ -24,25 +27,78 @@ _LATENCIES = {
 }
 
 
-def state_of(recorder: Recorder, models: Iterable[Model], version: str) -> dict[str, Any]:
+def state_of(
+    recorder: Recorder, models: Iterable[Model], version: str, memory_budget: int | None = None
+) -> dict[str, Any]:
     price = recorder.price
     return {
         "version": version,
         "now": time.time(),
         "uptime": recorder.uptime,
         "currency": None if price is None else price.currency,
-        "models": [{"name": m.name, "status": status_of(m.worker), **_figures(m.metrics)} for m in models],
+        "memory_budget": memory_budget,
+        "models": [_model(model) for model in models],
         "requests": [_request(record) for record in recorder.latest],
     }
 
 
-def status_of(worker: Supervisor) -> str:
-    """ready, loading (for the first time), restarting or failed; one that makes no progress counts as restarting."""
+def _model(model: Model) -> dict[str, Any]:
+    """kind: None until it was loaded once. calls: None for a model that makes text."""
+    ready, calls = model.worker.ready, model.metrics.calls
+    return {
+        "name": model.name,
+        "status": status_of(model),
+        "kind": None if ready is None else ready.kind,
+        "calls": _calls(calls) if calls.is_used or (ready is not None and ready.kind != "generate") else None,
+        **_residence(model),
+        **_figures(model.metrics),
+    }
+
+
+def _calls(calls: CallMetrics) -> dict[str, Any]:
+    return {
+        "num_success": calls.num_success,
+        "failures": calls.failures,
+        "num_pending": calls.num_pending,
+        "rows": calls.num_inferences,
+        "executions": round(calls.num_executions),
+        "latency": {part: _percentiles(histogram) for part, histogram in calls.latencies.items()},
+    }
+
+
+def status_of(model: Model) -> str:
+    """asleep, loading, ready, restarting, leaving or failed; one that makes no progress counts as restarting."""
+    worker, phase = model.worker, model.place.phase
     if worker.failure is not None:
         return "failed"
-    if worker.is_ready:
-        return "ready"
-    return "loading" if worker.ready is None else "restarting"
+    if phase != "resident":
+        return phase
+    if worker.is_loading:
+        return "loading"
+    return "ready" if worker.is_ready else "restarting"
+
+
+def _residence(model: Model) -> dict[str, Any]:
+    """What is known of the model in memory; loaded_share while it is loading."""
+    place, worker = model.place, model.worker
+    is_away = place.phase == "asleep"
+    return {
+        "memory_bound": model.num_bytes,
+        "resident_bytes": None if is_away else _resident_bytes(worker.pid),
+        "loaded_share": worker.loaded_share if worker.is_loading else None,
+        "idle_seconds": time.monotonic() - place.used_at if place.num_users == 0 and place.used_at else None,
+        "idle_timeout": None if place.idle_timeout == FOREVER else place.idle_timeout,
+        "num_loads": place.num_loads,
+        "num_evictions": place.num_evictions,
+    }
+
+
+def _resident_bytes(pid: int | None) -> int | None:
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
 
 
 def _figures(metrics: ModelMetrics) -> dict[str, Any]:
@@ -92,7 +148,10 @@ def _shares(cells: bytes) -> list[float]:
 
 
 def _latency(metrics: ModelMetrics, name: str) -> dict[str, Any]:
-    histogram = metrics.histograms[name]
+    return _percentiles(metrics.histograms[name])
+
+
+def _percentiles(histogram: Latency) -> dict[str, Any]:
     p50, p90, p99 = histogram.percentiles(50, 90, 99)
     return {"p50": p50, "p90": p90, "p99": p99, "count": histogram.count}
 

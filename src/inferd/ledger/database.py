@@ -36,7 +36,7 @@ class Ledger:
     def __init__(self, path: Path, tables: Sequence[str]) -> None:
         """tables: statements that make what is not there yet. Raises ConfigError when another process writes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(path.with_suffix(".lock"))
+        self._lock = locked(path.with_suffix(".lock"))
         self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -85,7 +85,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _locked(path: Path) -> IO[str]:
+def locked(path: Path) -> IO[str]:
     """The lock's file; it is free again when that is closed, or when the process ends."""
     file = path.open("w", encoding="ascii")
     try:

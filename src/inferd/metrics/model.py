@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from inferd.metrics.calls import CallMetrics
 from inferd.metrics.cost import HostPrice, TenantFigures, Tenants
 from inferd.metrics.histogram import (
     BATCH_BUCKETS,
@@ -116,6 +117,7 @@ class ModelMetrics:
         self.step_histograms = {name: Histogram(bounds) for name, (_, bounds, _) in STEP_HISTOGRAMS.items()}
         self.finished = dict.fromkeys(FINISH_REASONS, 0)
         self.tenants = Tenants()
+        self.calls = CallMetrics(clock)  # of a model that makes no text
         self.cache_config: tuple[int, int] | None = None  # blocks, tokens of a block
         self.num_restarts = 0
         self.pace = Pace()

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from inferd.metrics.calls_exposition import CallCollector
 from inferd.metrics.cost import HostPrice
 from inferd.metrics.exposition import ModelCollector
 from inferd.metrics.model import HostPeriod, ModelMetrics
@@ -46,6 +47,7 @@ class Recorder:
         self._began_at = clock()
         self._registry = CollectorRegistry()
         self._registry.register(ModelCollector(self.models))
+        self._registry.register(CallCollector(self.models))
 
     @property
     def uptime(self) -> float:

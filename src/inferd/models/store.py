@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """source: "alias" or "directory" (put there by hand as org--name)."""
+    """source: "alias" or "directory" (org--name: from a hub, or put there by hand)."""
 
     name: str
     path: Path
@@ -105,8 +105,8 @@ def resolve(name: str) -> Path:
     given = Path(os.path.expanduser(name))
     if given.is_file() or (given / "config.json").is_file() or is_predictive(given):
         return given
-    match = _REPO_NAME.fullmatch(name)
-    if match is None or ".." in name:
+    match = _repo_name(name)
+    if match is None:
         raise ModelNotFoundError(f"no model {name!r}: not a file or model directory, and not one of {_alias_list()}")
     return _resolve_repo(name, match)
 
@@ -126,7 +126,7 @@ def list_models() -> list[StoredModel]:
     for folder in sorted(store_dir().glob("*")):
         alias = names.get(folder.name)
         path = _alias_path(alias) if alias else folder
-        if not path.exists() or not (alias or "--" in folder.name):
+        if not path.exists() or folder.name.startswith(".") or not (alias or "--" in folder.name):
             continue
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         num_bytes = sum(file.stat().st_size for file in files)
@@ -149,13 +149,16 @@ def remove(name: str) -> None:
 
 
 def pull(name: str, progress: Progress) -> Path:
-    """Fetches an alias into the store and returns its path; at once when it is there.
+    """Fetches an alias, or org/name[@rev][:QUANT] from a hub, and returns its path; at once when it is in the store.
 
     Safe against another process that pulls the same model. Raises ModelNotFoundError when it cannot be had,
-    MalformedFileError when what came is not the model the alias stands for.
+    MalformedFileError when what came is not the model the name stands for.
     """
     if is_local(name):
         return resolve(name)
+    match = _repo_name(name)
+    if name not in _ALIASES and match is not None:
+        return _pull_repo(name, match, progress)
     alias = _known_alias(name)
     target = _alias_path(name)
     root = store_dir()
@@ -168,6 +171,38 @@ def pull(name: str, progress: Progress) -> Path:
             target.parent.mkdir(exist_ok=True)
             os.replace(path, target)
     return target
+
+
+def can_be_pulled(name: str) -> bool:
+    """Whether the name has the form of one that `pull` knows where to look for."""
+    return name in _ALIASES or _repo_name(name) is not None
+
+
+def _pull_repo(name: str, match: re.Match[str], progress: Progress) -> Path:
+    """What was fetched before a cut stays in a folder beside, until all files are here and checked."""
+    from inferd.models import hub
+
+    org, repo, revision, quant = match.groups()
+    model = hub.find(f"{org}/{repo}", revision, quant)
+    folder = _repo_folder(match)
+    staging = folder.with_name(f".pull-{folder.name}")
+    staging.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(f".{folder.name}.lock")):
+        hub.download(model, staging, progress)
+        folder.mkdir(exist_ok=True)
+        for file in model.files:
+            os.replace(staging / file.name, folder / file.name)
+        shutil.rmtree(staging)
+    return resolve(name)
+
+
+def _repo_name(name: str) -> re.Match[str] | None:
+    return None if ".." in name else _REPO_NAME.fullmatch(name)
+
+
+def _repo_folder(match: re.Match[str]) -> Path:
+    org, repo, revision, _ = match.groups()
+    return store_dir() / (f"{org}--{repo}" + (f"@{revision}" if revision else ""))
 
 
 def _known_alias(name: str) -> _Alias:
@@ -189,8 +224,7 @@ def _alias_path(alias: str) -> Path:
 
 
 def _resolve_repo(name: str, match: re.Match[str]) -> Path:
-    org, repo, revision, quant = match.groups()
-    folder = store_dir() / (f"{org}--{repo}" + (f"@{revision}" if revision else ""))
+    quant, folder = match[4], _repo_folder(match)
     files = sorted(folder.glob("*.gguf"))
     if quant:
         files = [file for file in files if quant.lower() in file.name.lower()]
@@ -200,7 +234,9 @@ def _resolve_repo(name: str, match: re.Match[str]) -> Path:
         return files[0]
     if files:
         raise ModelNotFoundError(f"{name}: several files fit, add :QUANT; {', '.join(file.name for file in files)}")
-    raise ModelNotFoundError(f"{name} is not in the model store; put its .gguf or its model directory into {folder}")
+    raise ModelNotFoundError(
+        f"{name} is not in the model store; get it with: inferd pull {name}, or put its files into {folder}"
+    )
 
 
 @contextmanager

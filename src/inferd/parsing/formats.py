@@ -29,8 +29,7 @@ class CallSyntax:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFormat:
-    """calls: all the ways that are understood. writes: how one call is written, for prompts and grammars that need one;
-    {name} and {arguments} stand for what they say. ignored: markers that say nothing by themselves."""
+    """calls: all the ways that are understood. ignored: markers that say nothing by themselves."""
 
     calls: tuple[CallSyntax, ...]
     ignored: tuple[str, ...] = ()
@@ -46,7 +45,7 @@ class ReasoningFormat:
 
 _TAGGED = CallSyntax(begin="<tool_call>", ends=("</tool_call>",))
 _FENCED = CallSyntax(begin="```json", ends=("```",), is_vague=True)
-_BARE = CallSyntax(begin="", ends=(";", ","), is_vague=True)
+_BARE = CallSyntax(begin="", is_vague=True)
 _FUNCTION_TAG = re.compile(_NAME + r">\s*")
 _MISTRAL = re.compile(_NAME + r"\s*(?:\[CALL_ID\]\s*\w+\s*)?(?:\[ARGS\])?\s*")
 _DEEPSEEK = re.compile(r"(?:(?:function)?<｜tool▁sep｜>)?\s*" + _NAME + r"\s*(?:<｜tool▁sep｜>)?\s*(?:```json)?\s*")
@@ -62,7 +61,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
     "llama3": ToolFormat(
         calls=(
             _BARE,
-            CallSyntax(begin="<|python_tag|>", ends=(";",)),
+            CallSyntax(begin="<|python_tag|>"),
             CallSyntax(begin="<function=", ends=("</function>",), header=_FUNCTION_TAG),
         ),
         ignored=("<|eom_id|>",),
@@ -87,3 +86,40 @@ REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
 CHANNEL_BEGINS = ("<|start|>", "<|channel|>")
 CHANNEL_TEXT = "<|message|>"
 CHANNEL_ENDS = ("<|end|>", "<|return|>", "<|call|>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFormat:
+    """How a model and its chat template speak, as detect.py finds out. Its fields are plain JSON values.
+
+    reasoning: of REASONING_FORMATS. opens: whether the prompt ends inside of the reasoning, when the template is left
+    to itself, when reasoning is switched on, and when it is switched off.
+    """
+
+    tools: str = "json"  # of TOOL_FORMATS
+    knows_tools: bool = False  # the template tells the model of tools, and of what they answered
+    knows_system: bool = True  # and lets a system message stand
+    takes_argument_text: bool = False  # the arguments of earlier calls are text to it, not objects
+    reasoning: str | None = None
+    reasoning_switch: str | None = None  # the template's variable that turns reasoning on and off
+    knows_effort: bool = False  # it has a variable reasoning_effort
+    knows_documents: bool = False
+    opens: bool = False
+    opens_on: bool = False
+    opens_off: bool = False
+    hidden: tuple[str, ...] = ()  # control texts; not empty where a marker of the format is one: all must be visible
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        return TOOL_FORMATS[self.tools]
+
+    @property
+    def reasoning_format(self) -> ReasoningFormat | None:
+        return REASONING_FORMATS[self.reasoning] if self.reasoning else None
+
+    @property
+    def can_reason(self) -> bool:
+        return self.reasoning is not None or self.tool_format.has_channels
+
+    def opens_reasoning(self, thinks: bool | None) -> bool:
+        return self.opens if thinks is None else self.opens_on if thinks else self.opens_off

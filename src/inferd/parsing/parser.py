@@ -151,6 +151,9 @@ class OutputParser:
         source = self._source
         source.hold()
         yield from source.space()
+        if self.num_tool_calls and not syntax.begin and (yield from source.peek()) in (",", ";"):
+            source.at += 1
+            yield from source.space()
         if syntax.body == "xml":
             is_call = yield from self._read_xml(syntax)
         elif syntax.body == "code":
@@ -252,8 +255,8 @@ class OutputParser:
         """Of the call that has begun; False where they are broken: then all up to the call's end belongs to them."""
         if (yield from self._source.container(self._argue)):
             return True
-        source, ends = self._source, Markers(end for end in syntax.ends if len(end) > 1)
-        text, end = yield from source.until(ends)
+        source = self._source
+        text, end = yield from source.until(Markers(syntax.ends))
         self._argue(text)
         source.at -= len(end)
         return False

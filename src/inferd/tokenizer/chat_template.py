@@ -37,15 +37,19 @@ class RenderedPrompt:
 
 
 class ChatTemplate:
-    """One template, compiled once; rendering is safe from any thread. Raises TemplateError when it does not compile."""
+    """One template, compiled once; rendering is safe from any thread. Raises TemplateError when it does not compile.
+
+    special_texts: its variables bos_token and eos_token, "" where there is none.
+    """
 
     def __init__(
         self, source: str, *, control: ControlTexts, bos_token: str = "", eos_token: str = ""
     ) -> None:
         if len(source) > MAX_TEMPLATE_LEN:
             raise TemplateError(f"the chat template is longer than {MAX_TEMPLATE_LEN} characters")
+        self.source = source
         self._control = control
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self.special_texts = {"bos_token": bos_token, "eos_token": eos_token}
         self._takes_parts = _handles_content_parts(source)
         self._sandbox = Sandbox()
         try:
@@ -71,7 +75,7 @@ class ChatTemplate:
         plain = [_plain(message, self._takes_parts) for message in messages]
         guard = _pick_guard(plain, tools, kwargs)
         variables: dict[str, Any] = {
-            **self._tokens,
+            **self.special_texts,
             **self._protect(dict(kwargs or {}), guard),
             "messages": self._protect(plain, guard),
             "tools": self._protect(list(tools), guard) if tools else None,

@@ -15,6 +15,10 @@ class ControlTexts:
         longest_first = sorted(self._sorted, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self._sorted)
+
     def id_of(self, text: str) -> int | None:
         return self._ids_by_text.get(text)
 

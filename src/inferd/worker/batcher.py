@@ -23,7 +23,7 @@ class BatchPolicy:
         return self.max_delay > 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pending:
     """A call that waits. Only calls of one group are computed together. payload: whatever the service prepared."""
 
@@ -38,6 +38,11 @@ class Pending:
     @property
     def is_expired(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
+
+    def patient_until(self, max_delay: float) -> float:
+        """When it stops to wait for others: long enough before its deadline to start in time."""
+        until = self.arrived + max_delay
+        return until if self.deadline is None else min(until, (self.arrived + self.deadline) / 2)
 
 
 class Batcher:
@@ -72,13 +77,22 @@ class Batcher:
                 while not self._queue:
                     self._changed.wait()
                 expired = [pending for pending in self._queue if pending.is_expired]
-                if expired:
-                    self._queue = [pending for pending in self._queue if pending not in expired]
+                self._remove(expired)
                 batch, wait = self._gather()
-                if expired or (batch and wait <= 0):
-                    self._queue = [pending for pending in self._queue if pending not in batch]
+                if batch and wait <= 0:
+                    self._remove(batch)
                     return batch, expired
+                if expired:
+                    return [], expired
                 self._changed.wait(wait)
+
+    def _remove(self, taken: list[Pending]) -> None:
+        if not taken:
+            return
+        gone = set(taken)
+        self._queue = [pending for pending in self._queue if pending not in gone]
+        if self._queue:
+            self._changed.notify()  # what is left may be for a thread that sleeps
 
     def _gather(self) -> tuple[list[Pending], float]:
         """The batch that would run now, and how long it may still wait to be fuller."""
@@ -93,6 +107,6 @@ class Batcher:
                 return batch, 0.0
             batch.append(pending)
             cost += pending.cost
-        is_full = cost >= self.policy.max_batch or not self.policy.is_patient
-        oldest = min(pending.arrived for pending in batch)
-        return batch, 0.0 if is_full else oldest + self.policy.max_delay - time.monotonic()
+        if cost >= self.policy.max_batch or not self.policy.is_patient:
+            return batch, 0.0
+        return batch, min(pending.patient_until(self.policy.max_delay) for pending in batch) - time.monotonic()

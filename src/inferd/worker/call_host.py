@@ -21,6 +21,7 @@ from inferd.worker.protocol import (
     Failed,
     Heartbeat,
     Message,
+    Ready,
     Reply,
     command_decoder,
     to_frame,
@@ -41,8 +42,8 @@ class CallService(Protocol):
         """Checks a call and prepares it; on the reader's thread. Raises InvalidRequestError naming the field."""
         ...
 
-    def run(self, batch: Sequence[Pending]) -> list[Reply]:
-        """One reply for each call. What it raises fails the calls of the batch, and nothing else."""
+    def run(self, batch: Sequence[Pending]) -> Sequence[Reply]:
+        """One reply for each call. When it raises, the calls are computed again one by one: only the bad one fails."""
         ...
 
 
@@ -56,6 +57,7 @@ class CallHost:
         self._outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._num_turns = 0
         self._num_computing = 0
+        self._counting = threading.Lock()  # of what several runners change
 
     def run(self) -> None:
         for number in range(self._service.num_runners):
@@ -88,18 +90,30 @@ class CallHost:
                 )
             if batch:
                 self._compute_batch(batch)
-            self._num_turns += 1
+            with self._counting:
+                self._num_turns += 1
 
     def _compute_batch(self, batch: list[Pending]) -> None:
-        self._num_computing += 1
+        with self._counting:
+            self._num_computing += 1
         try:
-            for reply in self._service.run(batch):
-                self._outbox.put(reply)
-        except Exception as error:
-            for pending in batch:
-                self._fail(pending.call.call_id, error)
+            self._answer(batch)
         finally:
-            self._num_computing -= 1
+            with self._counting:
+                self._num_computing -= 1
+
+    def _answer(self, batch: list[Pending]) -> None:
+        try:
+            replies = self._service.run(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                self._fail(batch[0].call.call_id, error)
+            else:
+                for pending in batch:
+                    self._answer([pending])
+        else:
+            for reply in replies:
+                self._outbox.put(reply)
 
     def _fail(self, call_id: str, error: Exception) -> None:
         if not isinstance(error, InferdError):
@@ -117,6 +131,27 @@ class CallHost:
                 has_work = bool(self._num_computing or self._batcher.num_waiting)
                 message = Heartbeat(num_turns=self._num_turns, has_work=has_work)
             try:
-                self._stream.sendall(to_frame(message))
+                self._stream.sendall(_frame(message))
             except OSError:
                 os._exit(0)
+
+
+def _frame(message: Message) -> bytes:
+    """A reply that no frame can hold fails its call, not the worker."""
+    try:
+        return to_frame(message)
+    except InferdError as error:
+        if not isinstance(message, Reply):
+            raise
+        return to_frame(Failed(request_id=message.call_id, error=to_wire_error(error)))
+
+
+class HostedService:
+    """A CallService as a worker's service."""
+
+    def __init__(self, ready: Ready, service: CallService) -> None:
+        self.ready = ready
+        self._service = service
+
+    def run(self, stream: socket.socket) -> None:
+        CallHost(self._service, stream).run()

@@ -14,7 +14,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,9 +29,11 @@ from inferd.errors import (
     ModelNotFoundError,
     OverloadedError,
 )
+from inferd.tokenizer.chat_template import ChatTemplate
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, RequestTimings, TokenEvent
+from inferd.worker.details import details_of
 from inferd.worker.frames import read_frame
-from inferd.worker.prompts import ChatTemplate, PromptReader, Tokenizer
+from inferd.worker.prompts import PromptReader, Tokenizer
 from inferd.worker.protocol import (
     HEARTBEAT_SECONDS,
     Abort,
@@ -273,7 +275,8 @@ class Host:
             return Tokenized(call_id=command.call_id, text=text)
         ids = tuple(self._prompts.to_token_ids(command.prompt))
         pieces = tuple(self._tokenizer.token_bytes(i) for i in ids) if command.want_pieces else None
-        return Tokenized(call_id=command.call_id, token_ids=ids, pieces=pieces)
+        text = self._prompts.to_text(command.prompt) if command.want_text else ""
+        return Tokenized(call_id=command.call_id, token_ids=ids, pieces=pieces, text=text)
 
     def _write(self) -> None:
         """Thread: events out, and a heartbeat whenever a second passed since the last."""
@@ -316,6 +319,7 @@ class GenerateService:
             num_blocks=stats.num_blocks,
             block_size=engine.block_size,
             generation_defaults=_sampling_defaults(loaded.checkpoint.generation_defaults),
+            details=details_of(loaded.checkpoint, loaded.chat_template, loaded.tokenizer.control),
         )
 
     def load_adapters(self, adapters: Mapping[str, str]) -> None:
@@ -335,10 +339,10 @@ class GenerateService:
         Host(self._loaded, stream).run()
 
 
-def load(model: str, engine: EngineConfig) -> GenerateService:
+def load(model: str, engine: EngineConfig, progress: Callable[[int, int], None]) -> GenerateService:
     from inferd.engine.build import build_engine
 
-    loaded: Any = build_engine(model, engine)
+    loaded: Any = build_engine(model, engine, progress)
     return GenerateService(loaded)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 from inferd.errors import ConfigError, InferdError, ModelLoadError
 from inferd.worker.frames import read_frame
@@ -19,12 +20,26 @@ from inferd.worker.protocol import (
     command_decoder,
     to_frame,
 )
-from inferd.worker.services import load_service
+from inferd.worker.services import Progress, load_service
 
 log = logging.getLogger("inferd.worker")
 PR_SET_PDEATHSIG = 1
+TELL_SECONDS = 0.2
 EXIT_LOAD_FAILED = 65
 EXIT_ENGINE_FAILED = 70
+
+
+def _teller(stream: socket.socket) -> Progress:
+    """Tells the gateway how far the load is, at most a few times a second."""
+    told_at = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= TELL_SECONDS:
+            told_at = time.monotonic()
+            stream.sendall(to_frame(Loading(share=done / max(1, total))))
+
+    return tell
 
 
 def run(stream: socket.socket) -> int:
@@ -34,9 +49,8 @@ def run(stream: socket.socket) -> int:
     command = command_decoder.decode(body)
     if not isinstance(command, Configure):
         return EXIT_LOAD_FAILED
-    stream.sendall(to_frame(Loading(message=f"loading {os.path.basename(command.model)}")))
     try:
-        service = load_service(command)
+        service = load_service(command, _teller(stream))
     except Exception as error:
         log.exception("the model could not be loaded")
         known = isinstance(error, InferdError)

@@ -33,6 +33,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class TextPrompt(Message, frozen=True):
     text: str
     add_special_tokens: bool = True
+    parse_special: bool = True  # texts of control tokens become those tokens
 
 
 class TokenPrompt(Message, frozen=True):
@@ -70,6 +71,7 @@ class Generate(Message, frozen=True):
     tenant: str = ""
     cache_salt: str = ""
     truncate_prompt_tokens: int | None = None  # keep the last k
+    fit_max_tokens: bool = False  # max_tokens is lowered to what the context leaves; else a longer one is refused
     want_prompt_text: bool = False
     want_prompt_pieces: bool = False
     adapter: str = ""
@@ -85,7 +87,7 @@ class Tokenize(Message, frozen=True):
     call_id: str
     prompt: Prompt
     want_pieces: bool = False
-    want_text: bool = False  # of a chat, as its template rendered it
+    want_text: bool = False  # as the template rendered it, or as it came
 
 
 class Detokenize(Message, frozen=True):
@@ -145,7 +147,8 @@ class Infer(Message, frozen=True):
     call_id: str
     inputs: list[Tensor]
     outputs: list[str] = []
-    priority: int = 0  # lower runs first
+    version: str = ""  # of the model; "": the latest
+    priority: int = 0  # lower runs first; 0: as the model's settings say
     timeout: float | None = None  # seconds it may wait in the queue
 
 
@@ -170,7 +173,9 @@ class WireError(Message, frozen=True):
 
 
 class Loading(Message, frozen=True):
-    message: str
+    """share: of the weights, 0 to 1."""
+
+    share: float
 
 
 class LoadFailed(Message, frozen=True):
@@ -236,8 +241,10 @@ class Encoded(Message, frozen=True):
 class Inferred(Message, frozen=True):
     call_id: str
     outputs: list[Tensor]
+    version: str = ""  # of the model that computed them
     queue_seconds: float = 0.0
-    compute_seconds: float = 0.0
+    compute_seconds: float = 0.0  # of the whole batch
+    output_seconds: float = 0.0  # in which the outputs of the batch became bytes
     batch_size: int = 1  # rows that were computed together
 
 

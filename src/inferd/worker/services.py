@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from inferd.errors import ConfigError
@@ -12,7 +13,9 @@ from inferd.models.store import resolve
 from inferd.worker.host import GenerateService
 from inferd.worker.protocol import Configure, Kind, Ready
 
-# by kind: a function of (model, EngineConfig); its module is imported by the worker that needs it
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+# by kind: a function of (model, EngineConfig, Progress); its module is imported by the worker that needs it
 _LOADERS: dict[Kind, str] = {
     "generate": "inferd.worker.host:load",
     "encode": "inferd.worker.encoding:load",
@@ -28,12 +31,13 @@ class Service(Protocol):
         ...
 
 
-def load_service(command: Configure) -> Service:
+def load_service(command: Configure, progress: Progress) -> Service:
     """Raises ConfigError, ModelNotFoundError or ModelLoadError."""
     if command.factory:
         service: Service = GenerateService(_function(command.factory)(command.model, command.engine))
     else:
-        service = _function(_LOADERS[kind_of(resolve(command.model))])(command.model, command.engine)
+        load = _function(_LOADERS[kind_of(resolve(command.model))])
+        service = load(command.model, command.engine, progress)
     if command.adapters:
         if not isinstance(service, GenerateService):
             raise ConfigError("adapters are for models that generate text")

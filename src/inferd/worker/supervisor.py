@@ -58,11 +58,13 @@ class Supervisor:
         self.failure: InferdError | None = None  # what kept the first worker from loading: then there is no second
         self.pid: int | None = None
         self.adapters = dict(config.adapters)  # name -> path: what a new worker loads too
+        self.loaded_share = 0.0  # of the weights, while a worker is loading
         self._on_stats = on_stats
         self._on_ready = on_ready
         self._client: WorkerClient | None = None
         self._quarantine = Quarantine()
         self._num_failed_starts = 0
+        self._was_up = False  # since the last start
         self._is_up = asyncio.Event()  # up, or given up
         self._task: asyncio.Task[None] | None = None
 
@@ -71,12 +73,21 @@ class Supervisor:
         client = self._client
         return client is not None and client.seconds_stuck() < self.config.stuck_after
 
+    @property
+    def is_loading(self) -> bool:
+        """Since the start no worker has been up yet."""
+        return self._task is not None and not self._was_up and self.failure is None
+
     def start(self) -> None:
+        """From nothing, also after a stop."""
+        self.failure, self._was_up, self._num_failed_starts = None, False, 0
+        self._is_up.clear()
         self._task = asyncio.create_task(self._run())
 
     async def wait_started(self) -> None:
         """Until the first worker is up; raises what kept it from loading."""
-        await self._is_up.wait()
+        if not self._was_up:
+            await self._is_up.wait()
         if self.failure is not None:
             raise self.failure
 
@@ -107,6 +118,7 @@ class Supervisor:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
 
     async def _run(self) -> None:
         num_quick = 0  # short lives in a row
@@ -121,7 +133,7 @@ class Supervisor:
             quick = loop.time() - started_at < QUICK_DEATH_SECONDS
             if failure is not None:
                 log.error("the worker of %s does not start: %s", os.path.basename(self.config.model), failure)
-                if self.num_restarts == 0:
+                if not self._was_up:
                     self.failure = failure
                     self._is_up.set()
                     return
@@ -151,7 +163,7 @@ class Supervisor:
             if failure is not None:
                 return failure
             self._client = client
-            self._num_failed_starts = 0
+            self._num_failed_starts, self._was_up = 0, True
             self._is_up.set()
             was_stuck = await self._serve(client, process)
             suspects = client.running
@@ -196,13 +208,13 @@ class Supervisor:
             if isinstance(event, LoadFailed):
                 return from_wire_error(event.error)
             if isinstance(event, Loading):
-                log.info("%s", event.message)
+                self.loaded_share = event.share
         return EngineError("The worker ended before it was ready.")
 
     def _drop_adapters(self, errors: dict[str, str]) -> InferdError | None:
         """Those that cannot be loaded: no reason for a restarted model not to serve, but one not to start at all."""
         for name, message in errors.items():
-            if self.num_restarts == 0:
+            if self.ready is None:  # no worker was ever up
                 return ConfigError(f"adapter {name}: {message}")
             log.error("the adapter %s is gone: %s", name, message)
             self.adapters.pop(name, None)

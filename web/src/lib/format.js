@@ -30,6 +30,12 @@ export function percent(share) {
   return `${value.toFixed(value > 0 && value < 10 ? 1 : 0)} %`
 }
 
+/** @param {number | null | undefined} count */
+export function bytes(count) {
+  if (!isNumber(count)) return NONE
+  return count < 2 ** 30 ? `${number(count / 2 ** 20)} MiB` : `${number(count / 2 ** 30)} GiB`
+}
+
 /** @param {number | null | undefined} seconds */
 export function duration(seconds) {
   if (!isNumber(seconds)) return NONE

@@ -9,7 +9,15 @@ export interface Quantiles {
 
 export interface ModelState {
   name: string
-  status: 'ready' | 'loading' | 'restarting' | 'failed'
+  status: 'asleep' | 'loading' | 'ready' | 'restarting' | 'leaving' | 'failed'
+  memory_bound: number // bytes
+  resident_bytes: number | null
+  loaded_share: number | null
+  idle_timeout: number | null
+  num_loads: number
+  num_evictions: number
+  kind: 'generate' | 'encode' | 'predict' | null
+  calls: { num_success: number; failures: Record<string, number>; num_pending: number; rows: number } | null
   num_running: number
   num_waiting: number
   num_blocks: number

@@ -55,7 +55,7 @@ class Adapters:
         served = router.find(body.model)
         if served.adapter:
             raise InvalidRequestError(f"model must be a model, '{served.adapter}' is an adapter", param="model")
-        with router.admitted(1):
+        with router.admitted(1, served.model):
             async with self._changing, served.model.lease("generate"):
                 if router.knows(body.lora_name):
                     raise InvalidRequestError(f"The name '{body.lora_name}' is served already.", param="lora_name")
@@ -64,9 +64,9 @@ class Adapters:
 
     async def unload(self, request: Request) -> Response:
         body = convert(await self._gateway.fields(request), _Unload)
-        with self._gateway.router.admitted(1):
-            async with self._changing:
-                model = self._owner(body.lora_name)
+        async with self._changing:
+            model = self._owner(body.lora_name)
+            with self._gateway.router.admitted(1, model):
                 async with model.lease("generate"):
                     await model.worker.unload_adapter(body.lora_name)
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")

@@ -10,8 +10,10 @@ from starlette.routing import Route
 
 from inferd.gateway.context import Gateway
 from inferd.gateway.dialects.openai.call import detokenize_ids, parse, tokenize_prompt
+from inferd.gateway.dialects.tokens import other_tokenize
 from inferd.gateway.errors import json_response
 from inferd.gateway.router import Served
+from inferd.gateway.tokens import TokenReader
 from inferd.worker.protocol import Detokenize, Tokenize, Tokenized
 
 
@@ -55,6 +57,9 @@ class OpenAI:
     async def tokenize(self, request: Request) -> Response:
         fields = await self._gateway.fields(request)
         model = self._gateway.router.find(fields.get("model")).model
+        other = await other_tokenize(fields, TokenReader(self._gateway, request, model))
+        if other is not None:
+            return json_response(other)
         body, prompt = tokenize_prompt(fields)
 
         def command(call_id: str) -> Tokenize:
@@ -78,7 +83,8 @@ class OpenAI:
         def command(call_id: str) -> Detokenize:
             return Detokenize(call_id=call_id, token_ids=token_ids)
 
-        return json_response({"prompt": (await self._gateway.call(request, model, command, Tokenized)).text})
+        text = (await self._gateway.call(request, model, command, Tokenized)).text
+        return json_response({"prompt": text, "content": text})  # vLLM's name, and llama-server's
 
 
 def card(served: Served, name: str) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""Ollama's API: chats and texts as lines of JSON, models and what they can do, embeddings, pulls."""
+
+from inferd.gateway.dialects.ollama.routes import routes
+
+__all__ = ["routes"]

@@ -1,0 +1,5 @@
+"""The API of Hugging Face's text-generation-inference, with its routes for SageMaker and Vertex."""
+
+from inferd.gateway.dialects.tgi.routes import routes
+
+__all__ = ["routes"]

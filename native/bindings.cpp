@@ -1,10 +1,12 @@
 // The only file that knows Python: argument types state dtype, rank and order; no logic.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include "encoder.h"
 #include "model.h"
 #include "sentencepiece.h"
 
@@ -148,5 +150,40 @@ NB_MODULE(_native, m) {
         .def("remove_adapter", &Model::remove_adapter, "id"_a)
         .def("step", &step)
         .def_prop_ro("num_packed_bytes", &Model::num_packed_bytes);
-}
 
+    nb::class_<Encoder>(m, "Encoder")
+        .def("__init__",
+             [](Encoder* self, int vocab_size, int hidden_size, int ffn_size, int num_heads, int num_layers,
+                int max_position, int num_types, float norm_eps, int activation, std::vector<std::pair<int, int>> heads,
+                int max_num_tokens, int num_threads) {
+                 EncoderSpec spec{vocab_size, hidden_size, ffn_size, num_heads,                 num_layers, max_position,
+                                  num_types,  norm_eps,    (RowActivation)activation, {}};
+                 for (auto [size, act] : heads) spec.heads.push_back({size, act});
+                 new (self) Encoder(std::move(spec), max_num_tokens, num_threads);
+             },
+             "vocab_size"_a, "hidden_size"_a, "ffn_size"_a, "num_heads"_a, "num_layers"_a, "max_position"_a,
+             "num_types"_a, "norm_eps"_a, "activation"_a, "heads"_a, "max_num_tokens"_a, "num_threads"_a)
+        // keep_alive: tables are read from the caller's memory
+        .def("set_table",
+             [](Encoder& self, const std::string& name, int type, Array<uint8_t, 2> rows) {
+                 self.set_table(name, type, rows.data(), rows.shape(1), rows.shape(0));
+             },
+             "name"_a, "type"_a, "rows"_a, nb::keep_alive<1, 4>())
+        .def("add_matrix",
+             [](Encoder& self, const std::string& name, int type, Array<uint8_t, 2> rows, int num_cols, bool in_pairs) {
+                 nb::gil_scoped_release release;
+                 self.add_matrix(name, type, rows.data(), rows.shape(1), (int)rows.shape(0), num_cols, in_pairs);
+             },
+             "name"_a, "type"_a, "rows"_a, "num_cols"_a, "in_pairs"_a)
+        .def("add_vector", [](Encoder& self, const std::string& name, Array<float> values) { self.add_vector(name, span_of(values)); },
+             "name"_a, "values"_a)
+        .def("finish", &Encoder::finish)
+        .def("encode",
+             [](Encoder& self, Array<int32_t> token_ids, Array<int32_t> type_ids, Array<int32_t> starts, int pooling,
+                Output<float, 2> out) {
+                 nb::gil_scoped_release release;
+                 self.encode({span_of(token_ids), span_of(type_ids), span_of(starts), (Pooling)pooling}, span_of(out));
+             },
+             "token_ids"_a, "type_ids"_a, "starts"_a, "pooling"_a, "out"_a)
+        .def_prop_ro("num_packed_bytes", &Encoder::num_packed_bytes);
+}

@@ -63,6 +63,9 @@ PackedMatrix make_packed(int type, int n, int k, const uint8_t* data);
 // Packs panels [panel_begin, panel_end) of a matrix whose rows the file has at rows + i * row_bytes.
 void pack(int type, const uint8_t* rows, size_t row_bytes, int n, int k, int panel_begin, int panel_end, uint8_t* out);
 
+// BF16 rows as pairs of k for EncoderKernels::gemm_pairs, in as many bytes: a panel is [k / 2][32 columns][2]; k even.
+void pack_pairs(const uint16_t* rows, int n, int k, int panel_begin, int panel_end, uint16_t* out);
+
 // int8 rows, tile-packed: num_rows are cut evenly into ceil(num_rows / 12) tiles; tile t holds rows
 // [num_rows*t/T, num_rows*(t+1)/T), mr of them from `start`. Element (m, k): q[start*K + (k/4)*mr*4 + (m-start)*4 + k%4].
 // Per group: scale at start*num_groups(K) + group*mr + (m-start). Per 32 k, factors as [5][mr] at

@@ -61,6 +61,23 @@ struct KvKernels {
     void (*attend)(const KvView& kv, const AttendRows& rows, int key_begin, int key_end, const Partial& out);
 };
 
+// What x becomes; gelu is the one of erf.
+enum class RowActivation : int { none = 0, gelu = 1, gelu_tanh = 2, relu = 3 };
+
+// What encoders need besides; n and w.n are multiples of 16 and 32.
+struct EncoderKernels {
+    // x = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias
+    void (*layer_norm)(float* x, const float* weight, const float* bias, float eps, int n);
+    // x = act(x + bias)
+    void (*add_and_activate)(RowActivation act, float* x, const float* bias, int n);
+    // to nearest even; NaN may become any value
+    void (*round_to_bf16)(const float* x, int n, uint16_t* out);
+    // out[m*ldout + n] = sum over k of x[m*ldx + k] * W[n, k], both bf16, W packed by pack_pairs; pairs are added as the
+    // bit rule of attention.inl says
+    void (*gemm_pairs)(const PackedMatrix& w, const uint16_t* x, ptrdiff_t ldx, int num_rows, int panel_begin,
+                       int panel_end, float* out, ptrdiff_t ldout);
+};
+
 struct KernelTable {
     const char* name;
 
@@ -100,6 +117,7 @@ struct KernelTable {
     // out[row, c] += sum over r of u[row, r] * b[c / 16][r][c % 16], r ascending, from 0; n a multiple of 16
     void (*lora_expand)(const float* u, ptrdiff_t ldu, const int* rows, int num_rows, const uint16_t* b, int rank, int n,
                         float* out, ptrdiff_t ldout);
+    EncoderKernels encoder;
 };
 
 // The best table this CPU runs, or the one INFERD_ISA names ("avx512", "avx2", "baseline"); throws

@@ -193,4 +193,16 @@ void pack(int type, const uint8_t* rows, size_t row_bytes, int n, int k, int pan
     }
 }
 
+void pack_pairs(const uint16_t* rows, int n, int k, int panel_begin, int panel_end, uint16_t* out) {
+    for (int panel = panel_begin; panel < panel_end; panel++) {
+        uint16_t* to = out + (size_t)panel * kPanelColumns * k;
+        for (int c = 0; c < kPanelColumns; c++) {
+            const int column = panel * kPanelColumns + c;
+            for (int i = 0; i < k; i += 2)
+                for (int odd = 0; odd < 2; odd++)
+                    to[(size_t)i * kPanelColumns + 2 * c + odd] = column < n ? rows[(size_t)column * k + i + odd] : 0;
+        }
+    }
+}
+
 }  // namespace inferd

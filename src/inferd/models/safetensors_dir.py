@@ -44,17 +44,22 @@ def read_model_directory(path: Path) -> ModelDirectory:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the model directory."""
+    value = read_json_value(path)
+    if not isinstance(value, dict):
+        raise MalformedFileError(f"{path.name} must hold an object")
+    return value
+
+
+def read_json_value(path: Path) -> Any:
+    """Any JSON value from a file of the model directory."""
     try:
         if path.stat().st_size > MAX_JSON:
             raise MalformedFileError(f"{path.name} is over {MAX_JSON} bytes")
-        value = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ModelNotFoundError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise MalformedFileError(f"{path.name} is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise MalformedFileError(f"{path.name} must hold an object")
-    return value
 
 
 def _shards(path: Path) -> list[Path]:
@@ -86,7 +91,7 @@ def inside(path: Path, name: str) -> Path:
 
 
 def read_safetensors(path: Path) -> dict[str, Weight]:
-    """The tensors of one file, mapped."""
+    """The tensors of one file. Raises ModelNotFoundError or ModelLoadError."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
@@ -115,6 +120,8 @@ def parse_safetensors(buffer: bytes | mmap.mmap, file_name: str) -> dict[str, We
         end = entry.end
         if start + end > len(view):
             raise MalformedFileError(f"{file_name}: tensor {name} ends beyond the file")
+        if entry.kind is None and name.endswith("position_ids"):  # 0, 1, 2, ...: a buffer of BERT checkpoints
+            continue
         if entry.kind is None:
             supported = ", ".join(_DTYPES)
             raise UnsupportedModelError(f"{file_name}: tensor {name} has an unsupported type (supported: {supported})")

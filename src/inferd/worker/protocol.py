@@ -118,18 +118,22 @@ class PairPrompt(Message, frozen=True):
 class Encode(Message, frozen=True):
     """To a model of kind "encode": one row for each input. Answered by Encoded.
 
-    task "embed": rows are vectors, pooled as the model says or as `pooling`, cut to `dimensions`, then normalized.
-    task "classify": rows are the scores of the labels, raw or as probabilities.
+    task "embed": rows are vectors, pooled as the model says or as `pooling`, cut to `dimensions`, then normalized;
+    pooling "none" has a row for each token. task "classify": rows are the scores of the labels, raw or as the model
+    says.
     """
 
     call_id: str
     inputs: list[TextPrompt | TokenPrompt | PairPrompt]
     task: Literal["embed", "classify"] = "embed"
-    pooling: Literal["model", "mean", "cls", "last"] = "model"
+    pooling: Literal["model", "mean", "cls", "last", "none"] = "model"
     normalize: bool = True
     dimensions: int | None = None
     raw_scores: bool = False
     truncate: bool = False  # cut what is longer than the model reads; else that is an error
+    truncate_left: bool = False  # cut at the begin instead of the end
+    first_input: int = 0  # number of inputs[0] among the client's, for errors
+    priority: int = 0  # lower runs first
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,7 +234,8 @@ class Done(Message, frozen=True):
 
 
 class Encoded(Message, frozen=True):
-    """rows: float32, little-endian, (num_inputs, width). num_tokens: of each input, as the model read it."""
+    """rows: float32, little-endian, (num_inputs, width), or a row for each token of each input with pooling "none".
+    num_tokens: of each input, as the model read it."""
 
     call_id: str
     width: int

@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "repetition_detection": (({}, False), "repetition detection is not supported"),
     "watermarking": ((False, {}), "watermarks are not supported"),
     "thinking_token_budget": ((), "thinking budgets are not supported"),
-    "lora_path": ((), "adapters are not supported"),
+    "lora_path": ((), "an adapter is chosen by the name of the model"),
     "return_logprob": ((False,), "use logprobs"),
     "logprob_start_len": ((-1,), "use prompt_logprobs"),
     "top_logprobs_num": ((0,), "use top_logprobs"),

@@ -36,6 +36,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     kv_cache_dtype: Literal["auto", "bf16", "int8"] = "auto"  # auto: bf16; int8 takes about half the memory
     executor: ExecutorName = "native"
+    encoder_dtype: Literal["auto", "f32", "bf16", "q8_0"] = "auto"  # of the products of encoders; auto: bf16
     num_threads: int | None = None  # auto: the cores this process may use
     seed: int = 0  # for requests without a seed of their own
     speculative: Literal["off", "ngram"] = "ngram"  # changes speed only: outputs are the same
@@ -55,6 +56,9 @@ class EngineConfig:
         dtype = self.kv_cache_dtype
         _require(dtype in ("auto", "bf16", "int8"), "kv_cache_dtype", dtype, '"auto", "bf16" or "int8"')
         _require(self.executor in ("native", "reference"), "executor", self.executor, '"native" or "reference"')
+        kinds = ("auto", "f32", "bf16", "q8_0")
+        ok = self.encoder_dtype in kinds
+        _require(ok, "encoder_dtype", self.encoder_dtype, '"auto", "f32", "bf16" or "q8_0"')
         ok = dtype != "int8" or self.executor == "native"
         _require(ok, "kv_cache_dtype", dtype, '"auto" or "bf16" with executor "reference"')
         threads = self.num_threads

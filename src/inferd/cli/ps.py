@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import urllib.error
-import urllib.request
 from typing import Any
 
 import click
 
 from inferd.cli.options import json_option
-from inferd.cli.output import Failure, format_bytes, print_json, print_table
-
-TIMEOUT = 10.0  # seconds
+from inferd.cli.output import format_bytes, print_json, print_table
+from inferd.cli.remote import call
 
 
 @click.command()
@@ -24,7 +19,7 @@ def ps(url: str, as_json: bool) -> None:
 
     The key is read from INFERD_API_KEY.
     """
-    state = _state(url)
+    state = call(url, "/inferd/state")
     if as_json:
         names = ("name", "status", "memory_bound", "resident_bytes", "loaded_share", "idle_seconds", "idle_timeout",
                  "num_loads", "num_evictions", "num_running", "num_waiting")  # fmt: skip
@@ -32,21 +27,6 @@ def ps(url: str, as_json: bool) -> None:
         return
     rows = [_row(model) for model in state["models"]]
     print_table(("MODEL", "STATUS", "RESIDENT", "AT MOST", "REQUESTS", "IDLE", "LEAVES AFTER"), rows)
-
-
-def _state(url: str) -> dict[str, Any]:
-    key = os.environ.get("INFERD_API_KEY")
-    request = urllib.request.Request(f"{url.rstrip('/')}/inferd/state")
-    if key:
-        request.add_header("authorization", f"Bearer {key}")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
-            state: dict[str, Any] = json.load(reply)
-    except urllib.error.HTTPError as error:
-        raise Failure(f"{url} answered {error.code} {error.reason}") from None
-    except (urllib.error.URLError, ValueError) as error:
-        raise Failure(f"no server answers at {url}: {getattr(error, 'reason', error)}") from None
-    return state
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

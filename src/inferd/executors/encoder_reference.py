@@ -58,25 +58,31 @@ class ReferenceEncoder:
         scores = q @ k.transpose(0, 2, 1) / np.float32(math.sqrt(spec.head_dim))
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weighted = scores / scores.sum(axis=-1, keepdims=True) @ v
-        return weighted.transpose(1, 0, 2).reshape(len(x), -1)
+        rows: F32 = weighted.transpose(1, 0, 2).reshape(len(x), -1)
+        return rows
 
     def _dense(self, x: F32, name: str) -> F32:
-        return x @ self._weights[name].T + self._weights[name + "_bias"]
+        rows: F32 = x @ self._weights[name].T + self._weights[name + "_bias"]
+        return rows
 
     def _norm(self, x: F32, name: str) -> F32:
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)
         scaled = centred / np.sqrt(variance + np.float32(self._spec.norm_eps))
-        return scaled * self._weights[name] + self._weights[name + "_bias"]
+        rows: F32 = scaled * self._weights[name] + self._weights[name + "_bias"]
+        return rows
 
     def _activate(self, x: F32) -> F32:
         kind = self._spec.activation
         if kind == "relu":
-            return np.maximum(x, 0)
+            rows: F32 = np.maximum(x, 0)
+            return rows
         if kind == "gelu":
-            return (x * 0.5 * (1 + _erf(x.astype(np.float64) / math.sqrt(2)))).astype(np.float32)
-        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
-        return x * np.float32(0.5) * (1 + np.tanh(inner))
+            exact: F32 = (x * 0.5 * (1 + _erf(x.astype(np.float64) / math.sqrt(2)))).astype(np.float32)
+            return exact
+        inner: F32 = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+        smooth: F32 = x * np.float32(0.5) * (1 + np.tanh(inner))
+        return smooth
 
     def _heads(self, x: F32) -> F32:
         for i, head in enumerate(self._spec.heads):

@@ -102,16 +102,15 @@ async def score(
 ) -> tuple[list[float], int]:
     """How well each text fits the query, and the tokens read for it.
 
-    A cross-encoder reads each pair of both; a model that makes vectors gives the cosine of the two. params: the names of
-    the fields of the query and of the texts.
+    A cross-encoder reads each pair of both; a model that makes vectors gives the cosine of the two. params: the names
+    of the fields of the query and of the texts.
     """
-    cut = {"truncate": truncate, "truncate_left": truncate_left}
+    cut: dict[str, Any] = {"truncate": truncate, "truncate_left": truncate_left}
     labels = (await ready_of(model)).details.get("labels", [])
     if labels:
         if len(labels) > 1:
-            raise InvalidRequestError(
-                f"The model '{model.name}' has {len(labels)} labels; a score is made by a model that has one.", param="model"
-            )
+            message = f"The model '{model.name}' has {len(labels)} labels; a score is made by a model that has one."
+            raise InvalidRequestError(message, param="model")
         pairs = [(query, text) for text in texts]
         found = await classify(gateway, request, model, pairs, param=params[1], raw_scores=raw_scores, **cut)
         return [row[0] for row in found.rows], found.total_tokens
@@ -122,7 +121,8 @@ async def score(
 
 def cosine(a: Vector, b: Vector) -> float:
     """Of two vectors that are normalized up to rounding."""
-    return sum(map(mul, a, b)) / sqrt(sum(map(mul, a, a)) * sum(map(mul, b, b)) or 1.0)
+    norms: float = sqrt(sum(map(mul, a, a)) * sum(map(mul, b, b)))
+    return float(sum(map(mul, a, b))) / (norms or 1.0)
 
 
 async def ready_of(model: Model) -> Ready:
@@ -177,7 +177,8 @@ def _prompt(value: Input) -> TextPrompt | TokenPrompt | PairPrompt:
 
 
 def _rows(replies: Sequence[Encoded]) -> Rows:
-    rows, num_tokens = [], []
+    rows: list[Vector] = []
+    num_tokens: list[int] = []
     for reply in replies:
         values = array("f", reply.rows)
         rows += [values[at : at + reply.width] for at in range(0, len(values), reply.width)]

@@ -67,7 +67,8 @@ def spec_from_hf(config: Hf, family: str) -> EncoderSpec:
     config.refuse("is_decoder", "add_cross_attention")
     kind = config.get("position_embedding_type", "absolute")
     if kind != "absolute":
-        raise UnsupportedModelError(f"config.json: position_embedding_type = {kind!r} is not supported (supported: absolute)")
+        message = f"config.json: position_embedding_type = {kind!r} is not supported (supported: absolute)"
+        raise UnsupportedModelError(message)
     distil = family == "distilbert"
     field: dict[str, str] = (
         {"hidden": "dim", "ffn": "hidden_dim", "heads": "n_heads", "layers": "n_layers", "act": "activation"}

@@ -24,7 +24,7 @@ _POOLINGS: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "last",
 }
 _DENSE_ACTIVATIONS: dict[str, HeadActivation] = {"Tanh": "tanh", "Identity": "none", "ReLU": "relu"}
-# tensors of the file with no part in vectors or scores: the language model's head, and BERT's pooler without a classifier
+# tensors with no part in vectors or scores: the language model's head, and BERT's pooler without a classifier
 _HARMLESS = ("cls.", "lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pooler.")
 
 
@@ -109,12 +109,14 @@ def _score_activation(config: Hf, num_labels: int) -> ScoreActivation:
     """As sentence-transformers keeps it for cross-encoders; else by the kind of problem."""
     if not num_labels:
         return "none"
-    own = config.mapping("sentence_transformers").get("activation_fn") or config.get("sbert_ce_default_activation_function")
+    own = config.mapping("sentence_transformers").get("activation_fn")
+    own = own or config.get("sbert_ce_default_activation_function")
     if own is not None:
         name = str(own).rpartition(".")[2]
         known: dict[str, ScoreActivation] = {"Identity": "none", "Sigmoid": "sigmoid", "Softmax": "softmax"}
         if name not in known:
-            raise UnsupportedModelError(f"config.json: activation_fn {own!r} is not supported (supported: {', '.join(known)})")
+            message = f"config.json: activation_fn {own!r} is not supported (supported: {', '.join(known)})"
+            raise UnsupportedModelError(message)
         return known[name]
     if num_labels == 1 or config.get("problem_type") == "multi_label_classification":
         return "sigmoid"
@@ -184,7 +186,8 @@ def _pooling(config: Mapping[str, Any]) -> Pooling:
     modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
     if len(modes) != 1 or modes[0] not in _POOLINGS:
         chosen = ", ".join(modes) or repr(named)
-        raise UnsupportedModelError(f"1_Pooling/config.json: {chosen} is not supported (one of mean, cls and last token is)")
+        message = f"1_Pooling/config.json: {chosen} is not supported (one of mean, cls and last token is)"
+        raise UnsupportedModelError(message)
     return _POOLINGS[modes[0]]
 
 
@@ -208,7 +211,8 @@ def _weights(config: Hf, spec: EncoderSpec, tensors: Mapping[str, Weight]) -> di
     has_prefix = any(name.startswith(names.prefix) for name in tensors)
     prefix = names.prefix if has_prefix else ""
     file_names = bert.tensor_names(config, spec.family, spec.num_layers)
-    weights, used = {}, set()
+    weights: dict[str, Weight] = {}
+    used: set[str] = set()
     for name, shape in encoder_shapes(spec).items():
         parts = (name,) if name.startswith("heads.") else tuple(prefix + part for part in file_names[name])
         found = [_tensor(tensors, part, used) for part in parts]

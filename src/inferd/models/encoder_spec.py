@@ -50,7 +50,7 @@ class EncoderSpec:
 def encoder_shapes(spec: EncoderSpec) -> dict[str, tuple[int, int]]:
     """Canonical name -> (rows, cols) of every tensor an executor needs; matrices are (out, in), vectors (1, n).
 
-    "layers.{i}.qkv" has the rows of q, k and v, in this order; each matrix x has a vector x_bias, each norm a norm_bias.
+    "layers.{i}.qkv" has the rows of q, k and v, in this order; a matrix x has a vector x_bias, each norm a norm_bias.
     """
     hidden, ffn = spec.hidden_size, spec.ffn_size
     shapes = {"word": (spec.vocab_size, hidden), "position": (spec.max_position, hidden)}

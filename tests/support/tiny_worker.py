@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 from inferd.config import EngineConfig
+from inferd.engine.build import LoadedEngine
 from inferd.engine.engine import Engine
 from inferd.executors.native import NativeExecutor
-from inferd.tokenizer.tokenizer import Tokenizer
 from support.tiny_engine import tiny_tokenizer
 from support.tiny_models import tiny_checkpoint
 
 MAX_MODEL_LEN = 256
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    generation_defaults: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    engine: Engine
-    tokenizer: Tokenizer
-    chat_template: None = None
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-
-
-def build(model: str, config: EngineConfig) -> Loaded:
+def build(model: str, config: EngineConfig) -> LoadedEngine:
+    checkpoint, tokenizer = tiny_checkpoint("llama"), tiny_tokenizer()
     executor = NativeExecutor(
-        tiny_checkpoint("llama"), num_blocks=64, block_size=16, max_num_batched_tokens=256, max_num_seqs=16,
+        checkpoint, num_blocks=64, block_size=16, max_num_batched_tokens=256, max_num_seqs=16,
         max_model_len=MAX_MODEL_LEN, num_threads=1,
     )  # fmt: skip
-    return Loaded(Engine(executor, tiny_tokenizer(), config, MAX_MODEL_LEN), tiny_tokenizer())
+    return LoadedEngine(Engine(executor, tokenizer, config, MAX_MODEL_LEN), tokenizer, None, checkpoint)

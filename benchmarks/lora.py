@@ -86,7 +86,8 @@ def main() -> None:
             times[name].append(median_ms(executor, step, count))
     figures: dict[str, Any] = {name: round(statistics.median(values), 3) for name, values in times.items()}
     figures |= {"adapter_mb": round(2 * num_values / 1e6, 1), "pack_ms": round(load_ms, 1)}
-    report("lora", vars(arguments) | figures, print_only=arguments.print_only)
+    options = {name: value for name, value in vars(arguments).items() if name != "print_only"}
+    report("lora", options | figures, print_only=arguments.print_only)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ auto span_of(const A& array) {
 }
 
 void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, Array<int32_t> context_lens,
-          Array<int32_t, 2> block_tables, Array<int32_t, 2> block_copies, Array<int32_t> logit_rows,
+          Array<int32_t> adapter_ids, Array<int32_t, 2> block_tables, Array<int32_t, 2> block_copies, Array<int32_t> logit_rows,
           Array<float> temperature, Array<int32_t> top_k, Array<float> top_p, Array<float> min_p, Array<float> typical_p,
           Array<uint64_t> seed, Array<int64_t> draw_index, Array<float> repetition_penalty,
           Array<float> frequency_penalty, Array<float> presence_penalty, Array<int32_t> target,
@@ -40,6 +40,7 @@ void step(Model& model, Array<int32_t> token_ids, Array<int32_t> query_starts, A
     batch.token_ids = span_of(token_ids);
     batch.query_starts = span_of(query_starts);
     batch.context_lens = span_of(context_lens);
+    batch.adapter_ids = span_of(adapter_ids);
     batch.block_tables = span_of(block_tables);
     batch.max_num_blocks = (ptrdiff_t)block_tables.shape(1);
     batch.block_copies = span_of(block_copies);
@@ -139,6 +140,14 @@ NB_MODULE(_native, m) {
         .def("add_vector", [](Model& self, const std::string& name, Array<float> values) { self.add_vector(name, span_of(values)); },
              "name"_a, "values"_a)
         .def("finish", &Model::finish)
+        .def("add_adapter", &Model::add_adapter)
+        .def("add_adapter_matrix",
+             [](Model& self, int id, int layer, int target, Array<float, 2> a, Array<float, 2> b, float scale) {
+                 nb::gil_scoped_release release;
+                 self.add_adapter_matrix(id, layer, target, span_of(a), span_of(b), (int)a.shape(0), scale);
+             },
+             "id"_a, "layer"_a, "target"_a, "a"_a, "b"_a, "scale"_a)
+        .def("remove_adapter", &Model::remove_adapter, "id"_a)
         .def("step", &step)
         .def_prop_ro("num_packed_bytes", &Model::num_packed_bytes);
 

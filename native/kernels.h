@@ -108,6 +108,15 @@ struct KernelTable {
     int (*argmax)(const float* x, int n);
     // sum over i of exp((x[i] - shift) * factor); out, when not null, receives each term
     double (*sum_exp)(const float* x, float shift, float factor, int n, float* out);
+
+    // Adapters (lora.h); `rows` are the rows of x, u and out that have this one.
+    // u[row, r] = scale * sum over k of x[row, k] * a[r, k], 16 sums side by side, k ascending, then as a tree;
+    // x (.., k), a (num_ranks, k) in bf16, num_ranks a multiple of kLoraRankStep
+    void (*lora_shrink)(const float* x, const int* rows, int num_rows, const uint16_t* a, int k, int num_ranks, float scale,
+                        float* u, ptrdiff_t ldu);
+    // out[row, c] += sum over r of u[row, r] * b[c / 16][r][c % 16], r ascending, from 0; n a multiple of 16
+    void (*lora_expand)(const float* u, ptrdiff_t ldu, const int* rows, int num_rows, const uint16_t* b, int rank, int n,
+                        float* out, ptrdiff_t ldout);
     EncoderKernels encoder;
 };
 

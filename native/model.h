@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "lora.h"
 #include "pool.h"
 #include "sampler.h"
 
@@ -45,7 +46,7 @@ struct Limits {
 
 // Views of the caller's arrays; shapes: executors/base.py.
 struct Batch {
-    std::span<const int32_t> token_ids, query_starts, context_lens, block_tables, block_copies, logit_rows;
+    std::span<const int32_t> token_ids, query_starts, context_lens, adapter_ids, block_tables, block_copies, logit_rows;
     ptrdiff_t max_num_blocks;  // columns of block_tables
     std::span<const float> temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
     std::span<const int32_t> top_k, target, num_logprobs, mask_index;
@@ -110,6 +111,13 @@ public:
     // Resolves names; throws std::invalid_argument naming what is missing or has a wrong size.
     void finish();
 
+    // Adapters may come and go beside a step, which holds on to those it uses. A new one is empty; its id is for
+    // Batch::adapter_ids. a: (rank, in), b: (out, rank) of a LoraTarget. Throws std::invalid_argument for wrong sizes.
+    int add_adapter();
+    void add_adapter_matrix(int id, int layer, int target, std::span<const float> a, std::span<const float> b, int rank,
+                            float scale);
+    void remove_adapter(int id);
+
     // Throws std::invalid_argument before anything is changed when the batch breaks the contract.
     void step(const Batch& batch, const StepOutput& out);
 
@@ -127,6 +135,7 @@ private:
         bool needs_quant = false;
         int num_panels = 0;
         size_t num_bytes = 0;
+        int layer = -1, first_target = -1;  // what adapters call it; the head has none
     };
     struct Layer {
         Linear qkv, o, gate_up, down;
@@ -168,8 +177,16 @@ private:
     void each_piece(int num_pieces, int num_rows, const Linear& linear, Rows rows, F f);
     template <class Rows>
     void multiply(const Linear& linear, int num_rows, Rows rows, float* out, ptrdiff_t ldout, bool accumulate);
-    void multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
+    void multiply_part(const Linear& linear, int part, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
                        bool accumulate);
+    void multiply_panels(const PackedMatrix& packed, bool is_float, const Input& in, int begin, int end, float* out,
+                         ptrdiff_t ldout, bool accumulate);
+    std::shared_ptr<LoraAdapter> adapter_of(int id) const;
+    const PackedMatrix& linear_at(int layer, int target) const;
+    void plan_adapters(const Batch& batch);
+    int num_shrinks(const Linear& linear) const;
+    void shrink(const Linear& linear, int item, const float* x);
+    void expand(const Linear& linear, int part, int begin, int end, float* out, ptrdiff_t ldout) const;
     void residual_row(const float* post_norm, int row, float* out) const;
     const float* normed_rows(const float* post_norm, const float* norm, int begin, int end, float* out, bool keep);
     void gate_up_group(const Layer& layer, const Input& in, int group, float* gate_up);
@@ -215,6 +232,10 @@ private:
     ptrdiff_t kv_head_bytes_, block_bytes_;
     Memory kv_memory_;
 
+    mutable std::mutex adapters_mutex_;
+    std::unordered_map<int, std::shared_ptr<LoraAdapter>> adapters_;
+    int num_adapters_ = 0;  // ever
+
     // scratch of the step; T = max_num_batched_tokens
     int num_tokens_ = 0;
     std::vector<int> position_, seq_of_;       // (T,)
@@ -225,6 +246,11 @@ private:
     Buffer<float> attention_;       // (T, num_heads * head_dim)
     Buffer<float> hidden_;          // (T, ffn)
     QuantMemory quant_, ffn_quant_; // inputs shared by the threads; of the down product
+    std::vector<int> adapter_rows_;             // rows that have an adapter, grouped by it
+    std::vector<LoraGroup> adapter_groups_;
+    int max_adapter_rank_ = 0;                  // of the step, padded
+    size_t shrunk_size_ = 0;
+    Buffer<float> shrunk_;                      // (T, 3 parts, max_adapter_rank_): A x of one product
     uint64_t stage_ = 0;            // counts products, so that a thread knows whether it has prepared the input
     bool writes_first_ = false;     // some K and V go into the cache before attention begins
     std::vector<AttendItem> items_;

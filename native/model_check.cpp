@@ -111,6 +111,8 @@ void Model::check(const Batch& batch, const StepOutput& out) const {
         require(length <= limits_.max_model_len, "context_lens: longer than max_model_len");
         require(length <= (int64_t)batch.max_num_blocks * limits_.block_size, "block_tables: too short");
     }
+    require(batch.adapter_ids.size() == num_seqs, "adapter_ids: not one entry per sequence");
+    check_ids(batch.adapter_ids, -1, INT_MAX, "adapter_ids: must be -1 or the id of an adapter");
     check_ids(batch.logit_rows, 0, (int)num_tokens, "logit_rows: no such row");
     require(out.token_ids.size() == num_rows && out.logprobs.size() == num_rows && out.ranks.size() == num_rows &&
                 out.top_ids.size() == num_rows * out.num_top && out.top_logprobs.size() == num_rows * out.num_top &&

@@ -151,6 +151,9 @@ void Model::finish() {
         layer.o = linear_of({{at + "o", hidden}}, q_size);
         layer.gate_up = linear_of({{at + "gate", ffn}, {at + "up", ffn}}, hidden);
         layer.down = linear_of({{at + "down", hidden}}, ffn);
+        for (auto [linear, target] : {std::pair{&layer.qkv, LoraTarget::q}, {&layer.o, LoraTarget::o},
+                                      {&layer.gate_up, LoraTarget::gate}, {&layer.down, LoraTarget::down}})
+            linear->layer = (int)i, linear->first_target = (int)target;
         layer.attn_norm = vector(true, "attn_norm", hidden);
         layer.ffn_norm = vector(true, "ffn_norm", hidden);
         layer.q_bias = vector(spec_.qkv_bias, "q_bias", q_size);

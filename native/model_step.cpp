@@ -38,6 +38,7 @@ void Model::step(const Batch& batch, const StepOutput& out) {
     if (!lock) throw std::runtime_error("step: another step of this model is running");
     const StageClock::Step clock(batch.token_ids.size());
     check(batch, out);
+    plan_adapters(batch);
     plan_tokens(batch);
     plan_attention(batch);
     copy_blocks(batch);
@@ -100,10 +101,12 @@ void Model::run_layer(int index, const Batch& batch) {
     if (spec_.post_norms) std::swap(x_, next_x_);
     StageClock::enter("down");
     const Input down{hidden_.data(), ffn_quant_.view(num_rows, spec_.ffn_size)};
+    if (const int shrinks = num_shrinks(layer.down))
+        pool_.each(shrinks, [&](int, int item) { shrink(layer.down, item, hidden_.data()); });
     const int pieces = num_pieces(layer.down, num_rows);
     pool_.each(pieces, [&](int, int piece) {
         const int from = layer.down.num_panels * piece / pieces, to = layer.down.num_panels * (piece + 1) / pieces;
-        multiply_part(*layer.down.parts[0], down, from, to, block_out, hidden, accumulate);
+        multiply_part(layer.down, 0, down, from, to, block_out, hidden, accumulate);
     });
 }
 
@@ -119,16 +122,19 @@ void Model::each_piece(int num_pieces, int num_rows, const Linear& linear, Rows 
         if (linear.needs_quant)
             kernels_.quantize_rows(in.x + (size_t)begin * k, k, 0, end - begin, tile_part(in.quant, tile, 0, k));
     };
+    const int shrinks = num_shrinks(linear);
     if (num_rows <= kOwnRows) {
-        pool_.each(num_pieces, [&](int thread, int piece) {
+        auto own_input = [&](int thread, bool keep) {
             ThreadScratch& own = *scratch_[thread];
             Input in{own.input, own.quant.view(num_rows, k)};
-            if (own.stage != stage_ || piece == 0)
-                for (int tile = 0; tile < num_tiles(num_rows); tile++) prepare(in, tile, own.rows.data(), piece == 0);
+            if (own.stage != stage_ || keep)
+                for (int tile = 0; tile < num_tiles(num_rows); tile++) prepare(in, tile, own.rows.data(), keep);
             own.stage = stage_;
             own.input = in.x;
-            f(thread, piece, in);
-        });
+            return in;
+        };
+        if (shrinks) pool_.each(shrinks, [&](int thread, int item) { shrink(linear, item, own_input(thread, false).x); });
+        pool_.each(num_pieces, [&](int thread, int piece) { f(thread, piece, own_input(thread, piece == 0)); });
         return;
     }
     const Input in{rows(0, 0, normed_.data(), false), quant_.view(num_rows, k)};
@@ -138,6 +144,7 @@ void Model::each_piece(int num_pieces, int num_rows, const Linear& linear, Rows 
         prepare(part, tile, normed_.data(), true);
     });
     StageClock::enter(product);
+    if (shrinks) pool_.each(shrinks, [&](int, int item) { shrink(linear, item, in.x); });
     pool_.each(num_pieces, [&](int thread, int piece) { f(thread, piece, in); });
 }
 
@@ -158,22 +165,32 @@ void Model::multiply(const Linear& linear, int num_rows, Rows rows, float* out, 
         const int to = (int)((int64_t)linear.num_panels * (piece + 1) / pieces);
         int at = 0;
         float* columns = out;
-        for (const Matrix* part : linear.parts) {
-            const int panels = part->packed.num_panels;
-            const int begin = std::clamp(from - at, 0, panels), end = std::clamp(to - at, 0, panels);
-            if (begin < end) multiply_part(*part, in, begin, end, columns, ldout, accumulate);
-            at += panels;
-            columns += part->packed.n;
+        for (int part = 0; part < (int)linear.parts.size(); part++) {
+            const PackedMatrix& packed = linear.parts[part]->packed;
+            const int begin = std::clamp(from - at, 0, packed.num_panels), end = std::clamp(to - at, 0, packed.num_panels);
+            if (begin < end) multiply_part(linear, part, in, begin, end, columns, ldout, accumulate);
+            at += packed.num_panels;
+            columns += packed.n;
         }
     });
 }
 
-void Model::multiply_part(const Matrix& matrix, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
+// Panels [begin, end) of one part, adapters included; out: where column 0 of the part is.
+void Model::multiply_part(const Linear& linear, int part, const Input& in, int begin, int end, float* out, ptrdiff_t ldout,
                           bool accumulate) {
-    if (matrix.is_float)
-        kernels_.gemm_float(matrix.packed, in.x, in.quant.k, in.quant.num_rows, begin, end, out, ldout, accumulate);
+    const Matrix& matrix = *linear.parts[part];
+    multiply_panels(matrix.packed, matrix.is_float, in, begin, end, out, ldout, accumulate);
+    if (adapter_groups_.empty() || linear.first_target < 0) return;
+    const int first = begin * kPanelColumns, last = std::min(end * kPanelColumns, matrix.packed.n);
+    expand(linear, part, first, last, out + first, ldout);
+}
+
+void Model::multiply_panels(const PackedMatrix& packed, bool is_float, const Input& in, int begin, int end, float* out,
+                            ptrdiff_t ldout, bool accumulate) {
+    if (is_float)
+        kernels_.gemm_float(packed, in.x, in.quant.k, in.quant.num_rows, begin, end, out, ldout, accumulate);
     else
-        kernels_.gemm_quant(matrix.packed, in.quant, begin, end, out, ldout, accumulate);
+        kernels_.gemm_quant(packed, in.quant, begin, end, out, ldout, accumulate);
 }
 
 // One group of kGroup columns of the gated hidden state, ready for the down product. gate_up: scratch, (rows, 2 kGroup).
@@ -182,23 +199,26 @@ void Model::gate_up_group(const Layer& layer, const Input& in, int group, float*
     const int num_rows = in.quant.num_rows;
     constexpr ptrdiff_t ld = 2 * kGroup;
     for (int half = 0; half < 2; half++) {
-        Matrix columns = *layer.gate_up.parts[half];
-        columns.packed.data += first / kPanelColumns * columns.packed.panel_bytes;
-        columns.packed.n = size;
-        columns.packed.num_panels = size / kPanelColumns;
-        multiply_part(columns, in, 0, columns.packed.num_panels, gate_up + half * kGroup, ld, false);
+        const Matrix& matrix = *layer.gate_up.parts[half];
+        PackedMatrix columns = matrix.packed;
+        columns.data += first / kPanelColumns * columns.panel_bytes;
+        columns.n = size;
+        columns.num_panels = size / kPanelColumns;
+        multiply_panels(columns, matrix.is_float, in, 0, columns.num_panels, gate_up + half * kGroup, ld, false);
+        if (!adapter_groups_.empty()) expand(layer.gate_up, half, first, first + size, gate_up + half * kGroup, ld);
     }
-    const bool quantize = layer.down.needs_quant;
+    const bool quantize = layer.down.needs_quant, keep = !quantize || !adapter_groups_.empty();
+    float* gated = keep ? hidden_.data() + first : gate_up;
+    const ptrdiff_t ld_gated = keep ? ffn : ld;
     const QuantRows quant = ffn_quant_.view(num_rows, ffn);
     for (int tile = 0; tile < num_tiles(num_rows); tile++) {
         const int begin = tile_start(num_rows, tile), end = tile_start(num_rows, tile + 1);
         for (int t = begin; t < end; t++) {
-            float* gate = gate_up + t * ld;
-            float* to = quantize ? gate : hidden_.data() + (size_t)t * ffn + first;
-            kernels_.gated(spec_.activation, gate, gate + kGroup, size, to);
+            const float* gate = gate_up + t * ld;
+            kernels_.gated(spec_.activation, gate, gate + kGroup, size, gated + t * ld_gated);
         }
         const QuantRows part = tile_part(quant, tile, first, size);
-        if (quantize) kernels_.quantize_rows(gate_up + begin * ld, ld, 0, end - begin, part);
+        if (quantize) kernels_.quantize_rows(gated + begin * ld_gated, ld_gated, 0, end - begin, part);
     }
 }
 

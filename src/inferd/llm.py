@@ -111,11 +111,15 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
+        *,
+        adapter: str = "",
     ) -> list[RequestOutput]:
-        """Outputs in the order of the prompts; strings, or {"prompt_token_ids": [...]}. use_tqdm: a progress bar."""
+        """Outputs in the order of the prompts; strings, or {"prompt_token_ids": [...]}. use_tqdm: a progress bar.
+        adapter: one that load_adapter has loaded."""
         several = [prompts] if isinstance(prompts, str | dict) else list(prompts)
         params = self._params_for(len(several), sampling_params)
-        return self._run([self._request(*pair) for pair in zip(several, params, strict=True)], use_tqdm)
+        requests = [self._request(*pair, adapter) for pair in zip(several, params, strict=True)]
+        return self._run(requests, use_tqdm)
 
     def chat(
         self,
@@ -125,6 +129,7 @@ class LLM:
         *,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        adapter: str = "",
     ) -> list[RequestOutput]:
         """One conversation, or a list of them. Raises InvalidRequestError when the model has no chat template."""
         is_one = bool(messages) and isinstance(messages[0], Mapping)
@@ -135,11 +140,13 @@ class LLM:
                 conversation, add_generation_prompt=add_generation_prompt, kwargs=chat_template_kwargs
             )
             prompts.append(TokensPrompt(prompt_token_ids=ids))
-        return self.generate(prompts, sampling_params, use_tqdm)
+        return self.generate(prompts, sampling_params, use_tqdm, adapter=adapter)
 
-    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[TokenEvent]:
+    def stream(
+        self, prompt: Prompt, sampling_params: SamplingParams | None = None, *, adapter: str = ""
+    ) -> Iterator[TokenEvent]:
         """The events of one request as they come. Closing the iterator aborts it."""
-        request = self._request(prompt, sampling_params or self.default_sampling_params())[0]
+        request = self._request(prompt, sampling_params or self.default_sampling_params(), adapter)[0]
         engine, num_open = self._loaded.engine, request.sampling.n
         engine.add(request)
         try:
@@ -149,6 +156,17 @@ class LLM:
                     yield event
         finally:
             engine.abort(request.request_id)
+
+    def load_adapter(self, name: str, path: str | Path) -> None:
+        """A LoRA adapter for generate, chat and stream: a PEFT directory or a GGUF file made for this model.
+
+        Raises InvalidRequestError for a name that is taken, ModelNotFoundError or ModelLoadError.
+        """
+        self._loaded.engine.load_adapter(name, Path(path))
+
+    def unload_adapter(self, name: str) -> None:
+        """Frees it. Raises InvalidRequestError for an unknown name."""
+        self._loaded.engine.unload_adapter(name)
 
     def render_chat(self, messages: Sequence[Message], **options: Any) -> list[int]:
         """Token ids of a conversation, through the model's chat template (options: ChatTemplate.render)."""
@@ -174,12 +192,14 @@ class LLM:
             )
         return given
 
-    def _request(self, prompt: Prompt, sampling: SamplingParams) -> tuple[GenerateRequest, str | None]:
+    def _request(self, prompt: Prompt, sampling: SamplingParams, adapter: str) -> tuple[GenerateRequest, str | None]:
         text = prompt if isinstance(prompt, str) else None
         ids = self._loaded.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt["prompt_token_ids"]
         if sampling.structured_outputs is not None:
             sampling = replace(sampling, structured_outputs=self._grammars.compile(sampling.structured_outputs))
-        request = GenerateRequest(request_id=next(self._request_ids), prompt_token_ids=tuple(ids), sampling=sampling)
+        request = GenerateRequest(
+            request_id=next(self._request_ids), prompt_token_ids=tuple(ids), sampling=sampling, adapter=adapter
+        )
         return request, text
 
     def _run(self, requests: list[tuple[GenerateRequest, str | None]], show_progress: bool) -> list[RequestOutput]:
@@ -205,7 +225,6 @@ class LLM:
 def _empty_output(request: GenerateRequest, prompt: str | None) -> RequestOutput:
     outputs = [CompletionOutput(index) for index in range(request.sampling.n)]
     return RequestOutput(request.request_id, prompt, list(request.prompt_token_ids), outputs)
-
 
 
 @contextmanager

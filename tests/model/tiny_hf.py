@@ -24,3 +24,9 @@ def weight(name: str, shape: tuple[int, ...], *, norm_offset: float) -> np.ndarr
 def token_ids(vocab_size: int) -> np.ndarray:
     """(NUM_TOKENS,)"""
     return np.random.RandomState(7).randint(0, vocab_size, NUM_TOKENS)
+
+
+def lora_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Of an adapter: what B A adds is about as large as the product it is added to."""
+    values = weight(name, shape, norm_offset=0)
+    return values * np.float32(0.5) if ".lora_B" in name else values

@@ -67,6 +67,7 @@ def batch(
     *,
     logit_rows: Sequence[int] | None = None,
     copies: Sequence[tuple[int, int]] = (),
+    adapter_ids: Sequence[int] | None = None,
     **sampling_values: Any,
 ) -> StepBatch:
     """sequences: (new token ids, context length, block table). Logits of each sequence's last row unless told."""
@@ -80,6 +81,7 @@ def batch(
         token_ids=np.array([token for tokens, _, _ in sequences for token in tokens], np.int32),
         query_starts=starts,
         context_lens=np.array([context for _, context, _ in sequences], np.int32),
+        adapter_ids=np.full(len(sequences), -1, np.int32) if adapter_ids is None else np.array(adapter_ids, np.int32),
         block_tables=tables,
         block_copies=np.array(copies, np.int32).reshape(-1, 2),
         logit_rows=rows,

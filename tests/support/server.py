@@ -19,11 +19,12 @@ from inferd.config import EngineConfig
 from inferd.gateway.app import serve
 from inferd.gateway.config import ModelConfig, ServerConfig
 options = json.loads(sys.argv[1])
-for name in ("api_keys", "cors_origins", "allowed_hosts"):
+for name in ("api_keys", "cors_origins", "allowed_hosts", "lora_dirs"):
     options[name] = tuple(options.get(name, ()))
 options["model_aliases"] = tuple(map(tuple, options.get("model_aliases", ())))
 options["engine"] = EngineConfig(**options.get("engine", {}))
-models = tuple(ModelConfig(model=model) for model in options.pop("models", ["mock/model"]))
+adapters = options.pop("adapters", {})
+models = tuple(ModelConfig(model=model, adapters=adapters) for model in options.pop("models", ["mock/model"]))
 config = ServerConfig(models=models, port=0, **{"worker_factory": "support.mock_engine:build", **options})
 sys.exit(serve(config, on_ready=lambda url: print(url, flush=True)))
 """
@@ -31,8 +32,9 @@ sys.exit(serve(config, on_ready=lambda url: print(url, flush=True)))
 
 @contextmanager
 def running(**options: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Options of ServerConfig; models: their names or paths, engine: a dict of EngineConfig's. Yields the base URL and
-    the gateway's process. What it keeps goes to a folder that is gone afterwards, unless INFERD_HOME names one."""
+    """Options of ServerConfig; models: their names or paths, adapters: of each of them, engine: a dict of
+    EngineConfig's. Yields the base URL and the
+    gateway's process. What it keeps goes to a folder that is gone afterwards, unless INFERD_HOME names one."""
     with TemporaryDirectory() as home:
         environment = {"INFERD_HOME": home, **os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
         yield from _running(environment, options)

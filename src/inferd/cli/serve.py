@@ -66,6 +66,10 @@ _SERVER_OPTIONS = (
                  help="What clients call the model; may be given several times, for one model only."),
     click.option("--model-alias", "model_aliases", multiple=True, type=ModelAlias(),
                  help="Names that stand for a served one, as 'claude-*=smollm2'; may be given several times."),
+    click.option("--lora-modules", "lora_modules", multiple=True, metavar="NAME=PATH",
+                 help="A LoRA adapter and what clients call it; may be given several times, for one model only."),
+    click.option("--lora-dir", "lora_dirs", multiple=True, type=click.Path(exists=True, file_okay=False),
+                 help="A directory below which requests may load adapters; may be given several times."),
     config_option(EngineConfig, "--max-num-seqs", "Most sequences that run at once.", type=int, metavar="N"),
     config_option(EngineConfig, "--itl-target", "Time between tokens that long prompts must leave room for.",
                   type=float, metavar="SECONDS"),
@@ -133,10 +137,12 @@ def serve(context: click.Context, /, models: tuple[str, ...], as_json: bool, **v
 
 def server_config(context: click.Context, models: tuple[str, ...], values: dict[str, Any]) -> ServerConfig:
     """What was given on the command line, over the file, over the defaults."""
+    adapters = _adapters(values.pop("lora_modules"))
     names, serves_all, file = values.pop("served_names"), values.pop("serves_all"), values.pop("config_file")
     written = checked(read_config_file, file) if file is not None else {}
     listed: tuple[ModelConfig, ...] = written.pop("models", ())
-    named = tuple(ModelConfig(model=model, served_names=names) for model in models)
+    is_default = not (models or listed or serves_all)
+    named = tuple(ModelConfig(model=m, served_names=names) for m in ((DEFAULT_MODEL,) if is_default else models))
     if names and len(models) > 1:
         raise Misuse("--served-model-name names one model, and several are given")
     values["engine"] = engine_config(values, written.pop("engine", None), lambda name: _is_given(context, name))
@@ -144,10 +150,11 @@ def server_config(context: click.Context, models: tuple[str, ...], values: dict[
     if "max_queue_len" in values:  # bounds the engine's queue too
         values["engine"] = replace(values["engine"], max_queue_len=values["max_queue_len"])
     served = (*listed, *named)
+    if adapters and len(served) != 1:
+        raise Misuse("--lora-modules are for one model: name it, or list the adapters in the file of --config")
+    served = tuple(replace(model, adapters={**model.adapters, **adapters}) for model in served)
     if serves_all:
         served = (*served, *_rest_of_store(served))
-    elif not served:
-        served = (ModelConfig(model=DEFAULT_MODEL, served_names=names),)
     return checked(ServerConfig, models=served, **values)
 
 
@@ -169,6 +176,21 @@ def _with_files(model: ModelConfig) -> ModelConfig:
         model = replace(model, served_names=(name,))
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return replace(model, num_bytes=sum(file.stat().st_size for file in files))
+
+
+def _adapters(texts: tuple[str, ...]) -> dict[str, str]:
+    """Each NAME=PATH as name -> absolute path."""
+    adapters: dict[str, str] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name or not path:
+            raise Misuse(f"--lora-modules must be NAME=PATH, got {text!r}")
+        if name in adapters:
+            raise Misuse(f"--lora-modules names {name} twice")
+        if not Path(path).exists():
+            raise Misuse(f"--lora-modules {name}: there is no {path}")
+        adapters[name] = str(Path(path).resolve())
+    return adapters
 
 
 def check_address(host: str, port: int) -> None:

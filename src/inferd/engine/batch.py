@@ -64,7 +64,7 @@ class BatchBuilder:
     def build(self, plan: ListLike[Scheduled], copies: list[tuple[int, int]]) -> tuple[StepBatch, list[Rows]]:
         """plan: at least one entry; copies: (source, target) blocks."""
         token_ids: list[int] = []
-        starts, contexts, slots = [0], [], []
+        starts, contexts, adapters, slots = [0], [], [], []
         lists, rows = _Lists(), []
         widest = 0
         for scheduled in plan:
@@ -76,12 +76,14 @@ class BatchBuilder:
             token_ids += scheduled.drafts
             starts.append(len(token_ids))
             contexts.append(begin)
+            adapters.append(sequence.state.adapter_id)
             slots.append(sequence.slot)
             widest = max(widest, len(sequence.block_ids))
         batch = StepBatch(
             token_ids=np.array(token_ids, np.int32),
             query_starts=np.array(starts, np.int32),
             context_lens=np.array(contexts, np.int32),
+            adapter_ids=np.array(adapters, np.int32),
             block_tables=self._tables[slots, :widest],
             block_copies=np.array(copies, np.int32).reshape(-1, 2),
             logit_rows=np.array(lists.logit_rows, np.int32),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from inferd.config import EngineConfig
+from inferd.engine.adapters import Adapters, PreparedAdapter
 from inferd.engine.batch import BatchBuilder, Rows
 from inferd.engine.clock import StepClock
 from inferd.engine.constraints import constraints_of
@@ -52,6 +54,7 @@ class Engine:
             max_num_seqs=config.max_num_seqs,
             max_blocks_per_seq=self._kv_cache.blocks_for(max_model_len),
         )
+        self._adapters = Adapters(executor)
         self._requests: dict[str, RequestState] = {}
         self._speculator: Speculator | None = None
         if config.speculative == "ngram":
@@ -90,6 +93,8 @@ class Engine:
         Raises InvalidRequestError or ContextLengthError naming what cannot be served, and OverloadedError when the
         queue is full."""
         max_tokens = self._check(request)
+        adapter = self._adapters.find(request.adapter) if request.adapter else None
+        adapter_id = -1 if adapter is None else adapter.adapter_id
         sampling, now = request.sampling, time.perf_counter()
         constraints = constraints_of(
             sampling, self._tokenizer, self._vocab_size, self._eos_token_ids, request.thinking
@@ -101,12 +106,15 @@ class Engine:
             arrival=self._num_arrivals,
             seed=request_seed(self._config.seed, request),
             max_tokens=max_tokens,
-            root_key=self._kv_cache.root_key(request.tenant, request.cache_salt),
+            root_key=self._kv_cache.root_key(request.tenant, request.cache_salt, adapter_id),
             constraints=constraints,
             num_unfinished=sampling.n,
             meter=RequestMeter(now),
             prompt_logprobs=None if sampling.prompt_logprobs is None else [],
+            adapter=adapter,
         )
+        if adapter is not None:
+            self._adapters.enter(adapter)
         self._num_arrivals += 1
         self._requests[request.request_id] = state
         prompt = list(request.prompt_token_ids)
@@ -125,11 +133,35 @@ class Engine:
 
     def abort(self, request_id: str) -> RequestTimings | None:
         """Ends a request without a further event; None for an unknown or finished one."""
-        state = self._requests.pop(request_id, None)
+        state = self._requests.get(request_id)
         if state is None:
             return None
         self._scheduler.remove(state)
+        self._forget(state)
         return state.timings(time.perf_counter())
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the loaded adapters, for GenerateRequest.adapter."""
+        return self._adapters.names
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """A PEFT directory or a GGUF file. Raises InvalidRequestError for a name that is taken, ModelNotFoundError,
+        ModelLoadError or MemoryError."""
+        self._adapters.check_name(name)
+        self._adapters.install(name, self._adapters.prepare(path))
+
+    def prepare_adapter(self, path: Path) -> PreparedAdapter:
+        """The slow part of load_adapter, and the only method that another thread may call."""
+        return self._adapters.prepare(path)
+
+    def install_adapter(self, name: str, prepared: PreparedAdapter) -> None:
+        """The rest of load_adapter, between two steps."""
+        self._adapters.install(name, prepared)
+
+    def unload_adapter(self, name: str) -> None:
+        """New requests cannot use it; those that run keep it. Raises InvalidRequestError for an unknown name."""
+        self._adapters.unload(name)
 
     def stats(self) -> EngineStats:
         totals = self._scheduler.totals
@@ -210,8 +242,13 @@ class Engine:
         state.meter.num_preemptions += sequence.num_preemptions
         state.num_unfinished -= 1
         if state.num_unfinished == 0:
-            del self._requests[state.request.request_id]
+            self._forget(state)
         return state.num_unfinished == 0
+
+    def _forget(self, state: RequestState) -> None:
+        del self._requests[state.request.request_id]
+        if state.adapter is not None:
+            self._adapters.leave(state.adapter)
 
     def _check(self, request: GenerateRequest) -> int:
         """How many tokens the output may have."""

@@ -57,9 +57,10 @@ class KVCache:
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
-    def root_key(self, tenant: str, cache_salt: str) -> BlockKey:
-        """The start of a hash chain: nothing is shared across tenants or salts."""
-        return hashlib.sha256(_tagged(b"root", self._secret, tenant.encode(), cache_salt.encode())).digest()
+    def root_key(self, tenant: str, cache_salt: str, adapter_id: int = -1) -> BlockKey:
+        """The start of a hash chain: nothing is shared across tenants, salts or adapters (-1: the model alone)."""
+        parts = (tenant.encode(), cache_salt.encode(), str(adapter_id).encode())
+        return hashlib.sha256(_tagged(b"root", self._secret, *parts)).digest()
 
     def extend_keys(self, keys: list[BlockKey], root: BlockKey, tokens: ListLike[int], num_blocks: int) -> None:
         """Appends to a hash chain until it names the first num_blocks blocks of tokens."""

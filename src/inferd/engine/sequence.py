@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from inferd.engine.adapters import LoadedAdapter
 from inferd.engine.constraints import Constraints
 from inferd.engine.kv_cache import BlockKey
 from inferd.engine.text import SequenceText
@@ -61,6 +62,11 @@ class RequestState:
     num_cached_tokens: int = 0
     # of the prompt tokens scored so far; the first token has none. None: not asked, or sent
     prompt_logprobs: list[PositionLogprobs | None] | None = None
+    adapter: LoadedAdapter | None = None
+
+    @property
+    def adapter_id(self) -> int:
+        return -1 if self.adapter is None else self.adapter.adapter_id
 
     @property
     def sampling(self) -> SamplingParams:

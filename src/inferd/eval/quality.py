@@ -103,6 +103,7 @@ def _prompt(window: I32, vocab_size: int) -> StepBatch:
         token_ids=np.ascontiguousarray(window, np.int32),
         query_starts=np.array([0, size], np.int32),
         context_lens=np.zeros(1, np.int32),
+        adapter_ids=np.full(1, -1, np.int32),
         block_tables=np.arange(size // _BLOCK_SIZE, dtype=np.int32).reshape(1, -1),
         block_copies=np.empty((0, 2), np.int32),
         logit_rows=np.arange(size, dtype=np.int32),

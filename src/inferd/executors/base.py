@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from inferd.models.lora import Adapter
 from inferd.models.spec import DecoderSpec
 
 I32 = npt.NDArray[np.int32]
@@ -60,6 +61,7 @@ class StepBatch:
     token_ids: I32  # (num_tokens,)
     query_starts: I32  # (num_seqs + 1,)
     context_lens: I32  # (num_seqs,) tokens whose K and V are in the cache before this step
+    adapter_ids: I32  # (num_seqs,) what Executor.load_adapter gave; -1 = the model alone
     block_tables: I32  # (num_seqs, max_num_blocks) padded with 0
     block_copies: I32  # (num_copies, 2) source, target block; all are done before the step's own writes
     logit_rows: I32  # (R,) rows of token_ids; one row may appear several times (n > 1)
@@ -99,5 +101,13 @@ class Executor(Protocol):
         ...
 
     def step(self, batch: StepBatch) -> StepResult: ...
+
+    def load_adapter(self, adapter: Adapter) -> int:
+        """Its id in StepBatch.adapter_ids; never given again. May run on another thread beside a step."""
+        ...
+
+    def unload_adapter(self, adapter_id: int) -> None:
+        """No later step may name it."""
+        ...
 
     def close(self) -> None: ...

@@ -14,6 +14,7 @@ from inferd.errors import ConfigError, UnsupportedModelError
 from inferd.executors.base import F32, StepBatch, StepResult
 from inferd.executors.reference import inverse_frequencies
 from inferd.models.checkpoint import Checkpoint
+from inferd.models.lora import TARGETS, Adapter
 from inferd.models.spec import DecoderSpec
 from inferd.quantization.formats import dequantize_weight
 
@@ -154,6 +155,22 @@ class NativeExecutor:
             raise ValueError(_misfit(batch)) from None
         return result
 
+    def load_adapter(self, adapter: Adapter) -> int:
+        """A and B are kept as bf16, rounded to nearest even. Raises MemoryError when they do not fit the machine."""
+        adapter_id = int(self._model.add_adapter())
+        try:
+            for name, weight in adapter.weights.items():
+                _, layer, target = name.split(".")
+                a, b = np.ascontiguousarray(weight.a), np.ascontiguousarray(weight.b)
+                self._model.add_adapter_matrix(adapter_id, int(layer), TARGETS.index(target), a, b, weight.scale)
+        except BaseException:
+            self._model.remove_adapter(adapter_id)
+            raise
+        return adapter_id
+
+    def unload_adapter(self, adapter_id: int) -> None:
+        self._model.remove_adapter(adapter_id)
+
     def close(self) -> None:
         """Frees weights, KV cache and threads; the executor cannot be used afterwards."""
         self._model = None
@@ -164,6 +181,7 @@ _BATCH_ARRAYS = {
     "token_ids": ("int32", 1),
     "query_starts": ("int32", 1),
     "context_lens": ("int32", 1),
+    "adapter_ids": ("int32", 1),
     "block_tables": ("int32", 2),
     "block_copies": ("int32", 2),
     "logit_rows": ("int32", 1),

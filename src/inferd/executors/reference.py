@@ -10,6 +10,7 @@ import numpy.typing as npt
 from inferd.executors.base import F32, I32, StepBatch, StepResult
 from inferd.executors.reference_sampler import log_softmax, sample_row
 from inferd.models.checkpoint import Checkpoint
+from inferd.models.lora import Adapter
 from inferd.models.spec import DecoderSpec, RopeSpec
 from inferd.quantization.formats import dequantize_rows, dequantize_weight
 
@@ -29,6 +30,8 @@ class ReferenceExecutor:
         self._k = np.zeros(shape, np.float32)
         self._v = np.zeros(shape, np.float32)
         self._matrices: dict[str, F32] = {}
+        self._adapters: dict[int, Adapter] = {}
+        self._num_adapters = 0  # ever
 
     @property
     def spec(self) -> DecoderSpec:
@@ -45,6 +48,14 @@ class ReferenceExecutor:
     @property
     def max_num_batched_tokens(self) -> int:
         return self._max_num_batched_tokens
+
+    def load_adapter(self, adapter: Adapter) -> int:
+        self._num_adapters += 1
+        self._adapters[self._num_adapters - 1] = adapter
+        return self._num_adapters - 1
+
+    def unload_adapter(self, adapter_id: int) -> None:
+        del self._adapters[adapter_id]
 
     def close(self) -> None:
         self._matrices.clear()
@@ -72,6 +83,15 @@ class ReferenceExecutor:
     def _vector(self, name: str) -> F32:
         return self._weight(name).reshape(-1)
 
+    def _linear(self, x: F32, name: str, batch: StepBatch) -> F32:
+        """(num_tokens, out): x W^T, and for the rows of an adapter scale (x A^T) B^T."""
+        y = x @ self._weight(name).T
+        for s, adapter_id in enumerate(batch.adapter_ids):
+            if adapter_id >= 0 and (lora := self._adapters[int(adapter_id)].weights.get(name)) is not None:
+                rows = slice(batch.query_starts[s], batch.query_starts[s + 1])
+                y[rows] += np.float32(lora.scale) * (x[rows] @ lora.a.T) @ lora.b.T
+        return y
+
     def _norm(self, x: F32, name: str) -> F32:
         return rms_norm(x, self._vector(name), self._spec.norm_eps)
 
@@ -80,13 +100,13 @@ class ReferenceExecutor:
         attended = self._attention(layer, self._norm(x, at + "attn_norm"), batch)
         x = x + (self._norm(attended, at + "post_attn_norm") if spec.post_norms else attended)
         normed = self._norm(x, at + "ffn_norm")
-        gate, up = normed @ self._weight(at + "gate").T, normed @ self._weight(at + "up").T
-        block = (activate(gate, spec.activation) * up) @ self._weight(at + "down").T
+        gate, up = self._linear(normed, at + "gate", batch), self._linear(normed, at + "up", batch)
+        block = self._linear(activate(gate, spec.activation) * up, at + "down", batch)
         return x + (self._norm(block, at + "post_ffn_norm") if spec.post_norms else block)
 
     def _attention(self, layer: int, x: F32, batch: StepBatch) -> F32:
         at, spec = f"layers.{layer}.", self._spec
-        q, k, v = (x @ self._weight(at + name).T for name in ("q", "k", "v"))
+        q, k, v = (self._linear(x, at + name, batch) for name in ("q", "k", "v"))
         if spec.qkv_bias:
             q, k, v = (y + self._vector(at + name) for y, name in ((q, "q_bias"), (k, "k_bias"), (v, "v_bias")))
         q = q.reshape(len(x), spec.num_heads, spec.head_dim)
@@ -99,7 +119,7 @@ class ReferenceExecutor:
             rows = slice(batch.query_starts[s], batch.query_starts[s + 1])
             context, table = int(batch.context_lens[s]), batch.block_tables[s]
             out[rows] = self._attend(layer, q[rows], k[rows], v[rows], context, table)
-        return out.reshape(len(x), -1) @ self._weight(at + "o").T
+        return self._linear(out.reshape(len(x), -1), at + "o", batch)
 
     def _attend(self, layer: int, q: F32, k: F32, v: F32, context: int, block_table: I32) -> F32:
         """New rows of one sequence: append K and V, then attend to everything visible. (n, heads, head_dim)"""
@@ -137,6 +157,8 @@ class ReferenceExecutor:
             (batch.query_starts[-1] == len(batch.token_ids), "query_starts: not a partition of token_ids"),
             (bool((np.diff(batch.query_starts) > 0).all()), "query_starts: a sequence without new tokens"),
             (bool((batch.context_lens >= 0).all()), "context_lens: negative"),
+            (len(batch.adapter_ids) == len(batch.context_lens), "adapter_ids: not one entry per sequence"),
+            (all(a == -1 or a in self._adapters for a in batch.adapter_ids.tolist()), "adapter_ids: no such adapter"),
             (_inside(batch.block_tables, self._num_blocks), "block_tables: no such block"),
             (_inside(batch.block_copies, self._num_blocks), "block_copies: no such block"),
             (bool((lengths <= batch.block_tables.shape[1] * self._block_size).all()), "block_tables: too short"),

@@ -26,6 +26,7 @@ from inferd.gateway.dialects import (
     encoders,
     kserve,
     llamacpp,
+    lora,
     ollama,
     openai,
     pipelines,
@@ -42,7 +43,7 @@ from inferd.ledger.usage import UsageLedger
 from inferd.metrics.recorder import Recorder
 
 # of two with one path the first answers
-_DIALECTS = (anthropic, batches, encoders, kserve, llamacpp, ollama, openai, pipelines, rag, responses, tgi)
+_DIALECTS = (anthropic, batches, encoders, kserve, llamacpp, lora, ollama, openai, pipelines, rag, responses, tgi)
 
 
 class Api:

@@ -23,6 +23,7 @@ class ModelConfig:
 
     model: str  # a path or a name that the worker's factory understands
     served_names: tuple[str, ...] = ()
+    adapters: dict[str, str] = field(default_factory=dict)  # LoRA: name that clients may call -> path
     sla_ttft: float | None = None  # seconds; None: the server's
     sla_itl: float | None = None
     engine: EngineConfig | None = None  # None: the server's
@@ -54,6 +55,7 @@ class ServerConfig:
     port: int = 8000  # 0: any free one
     grpc_port: int | None = None  # of KServe's protocol over gRPC; None: not served; needs the extra grpc
     model_aliases: tuple[tuple[str, str], ...] = ()  # (pattern with * and ?, served name), the first that fits counts
+    lora_dirs: tuple[str, ...] = ()  # below these, adapters may be loaded by a request; none: they may not
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     key_weights: tuple[tuple[str, float], ...] = field(default=(), repr=False)  # of keys whose share is not 1
     insecure: bool = False
@@ -90,7 +92,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not self.models:
             raise ConfigError("models must name at least one model")
-        names = [name for model in self.models for name in model.names]
+        names = [name for model in self.models for name in (*model.names, *model.adapters)]
         if len(set(names)) != len(names):
             raise ConfigError(f"served names must be unique, got {sorted(names)}")
         for pattern, name in self.model_aliases:

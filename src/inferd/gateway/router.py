@@ -39,6 +39,7 @@ class Model:
             engine=self.engine,
             stuck_after=server.stuck_after,
             kill_after=server.kill_after,
+            adapters=config.adapters,
         )
         self.worker = Supervisor(worker, self.metrics.on_stats, self._on_ready)
         idle_timeout = server.idle_timeout if config.idle_timeout is None else config.idle_timeout
@@ -172,12 +173,22 @@ class Router:
         if name is None:
             fitting = (model for model in self.models if model.worker.ready and model.worker.ready.kind == kind)
             return Served(next(fitting, self.models[0]))
-        model = None
+        served = None
         if isinstance(name, str):
-            model = self._by_name.get(name) or self._by_name.get(self.config.alias_of(name) or "")
-        if model is None:
+            served = self._served(name) or self._served(self.config.alias_of(name) or "")
+        if served is None:
             raise ModelNotFoundError(f"The model '{str(name)[:200]}' does not exist.")
-        return Served(model)
+        return served
+
+    def knows(self, name: str) -> bool:
+        """Whether a model or an adapter has this name."""
+        return self._served(name) is not None
+
+    def _served(self, name: str) -> Served | None:
+        if name in self._by_name:
+            return Served(self._by_name[name])
+        owner = next((model for model in self.models if name in model.worker.adapters), None)
+        return None if owner is None else Served(owner, name)
 
     @contextmanager
     def admitted(self, num_new: int, model: Model) -> Iterator[None]:

@@ -205,7 +205,7 @@ def map_weights(
         ref = refs[name]
         if ref.name not in tensors:
             raise MalformedFileError(f"missing tensor {ref.name}")
-        weight = _transform(tensors[ref.name], ref)
+        weight = transform(tensors[ref.name], ref)
         expected = expected_shape(spec, name)
         if (weight.num_rows, weight.num_cols) != expected:
             raise MalformedFileError(
@@ -215,7 +215,8 @@ def map_weights(
     return weights
 
 
-def _transform(weight: Weight, ref: TensorRef) -> Weight:
+def transform(weight: Weight, ref: TensorRef) -> Weight:
+    """A tensor of a file, or the rows of a fused one, in the order that executors want."""
     if ref.rows:
         begin, end = ref.rows
         if end > weight.num_rows:

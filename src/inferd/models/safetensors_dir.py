@@ -65,7 +65,7 @@ def read_json_value(path: Path) -> Any:
 def _shards(path: Path) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if not index.exists():
-        return [_inside(path, "model.safetensors")]
+        return [inside(path, "model.safetensors")]
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise MalformedFileError(f"{index.name}: weight_map must map tensor names to file names")
@@ -74,12 +74,12 @@ def _shards(path: Path) -> list[Path]:
         plain = name == Path(name).name and name not in ("", ".", "..") and "\\" not in name and "\0" not in name
         if not plain:
             raise MalformedFileError(f"{index.name}: shard name {name[:80]!r} leaves the directory")
-        shards.append(_inside(path, name))
+        shards.append(inside(path, name))
     return shards
 
 
-def _inside(path: Path, name: str) -> Path:
-    """The file must lie in the directory; the download cache of Hugging Face links to blobs two levels up."""
+def inside(path: Path, name: str) -> Path:
+    """Where a file of a directory is: in it, or two levels up, where the download cache of Hugging Face links to."""
     root = path.resolve()
     try:
         target = (root / name).resolve()

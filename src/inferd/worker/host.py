@@ -2,7 +2,8 @@
 
 The main thread owns the engine: it takes commands from one queue and steps. A reader thread decodes frames; a prompt
 thread renders and tokenizes, so that a long prompt stalls neither a neighbour's step nor an abort; a writer thread
-sends and beats once a second.
+sends and beats once a second. Adapters are read and packed on a thread of their own; the main thread installs them
+between two steps.
 """
 
 from __future__ import annotations
@@ -14,10 +15,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from inferd.config import EngineConfig
-from inferd.errors import EngineError, InferdError, InvalidRequestError
+from inferd.errors import (
+    EngineError,
+    InferdError,
+    InvalidRequestError,
+    ModelLoadError,
+    ModelNotFoundError,
+    OverloadedError,
+)
 from inferd.tokenizer.chat_template import ChatTemplate
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, RequestTimings, TokenEvent
 from inferd.worker.details import details_of
@@ -32,14 +43,17 @@ from inferd.worker.protocol import (
     Command,
     Configure,
     Detokenize,
+    Done,
     Failed,
     Generate,
     Heartbeat,
+    LoadAdapter,
     Message,
     Ready,
     Step,
     Tokenize,
     Tokenized,
+    UnloadAdapter,
     command_decoder,
     to_frame,
     to_wire_error,
@@ -60,6 +74,10 @@ class Engine(Protocol):
     def abort(self, request_id: str) -> RequestTimings | None: ...
     def step(self) -> list[TokenEvent]: ...
     def stats(self) -> EngineStats: ...
+    def load_adapter(self, name: str, path: Path) -> None: ...
+    def prepare_adapter(self, path: Path) -> Any: ...
+    def install_adapter(self, name: str, prepared: Any) -> None: ...
+    def unload_adapter(self, name: str) -> None: ...
 
 
 class Loaded(Protocol):
@@ -75,6 +93,10 @@ class Loaded(Protocol):
     def chat_template(self) -> ChatTemplate | None: ...
 
 
+# what waits for the main thread; beside a LoadAdapter the adapter as the engine prepared it
+Inbound = Abort | tuple[GenerateRequest, Accepted] | tuple[LoadAdapter | UnloadAdapter, Any]
+
+
 class Host:
     """One engine on one socket. `run` returns never: the process ends with its socket or with an engine failure."""
 
@@ -86,7 +108,8 @@ class Host:
         self._unread: queue.SimpleQueue[Generate | Tokenize | Detokenize] = queue.SimpleQueue()
         self._reading: dict[str, bool] = {}  # request that is being tokenized -> whether it was aborted meanwhile
         self._reading_lock = threading.Lock()
-        self._inbox: queue.SimpleQueue[GenerateRequest | tuple[GenerateRequest, Accepted] | Abort] = queue.SimpleQueue()
+        self._unprepared: queue.SimpleQueue[LoadAdapter | UnloadAdapter] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Inbound] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._num_turns = 0
         self._is_busy = False
@@ -96,6 +119,7 @@ class Host:
     def run(self) -> None:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._read_prompts, name="prompts", daemon=True).start()
+        threading.Thread(target=self._prepare_adapters, name="adapters", daemon=True).start()
         threading.Thread(target=self._write, name="writer", daemon=True).start()
         while True:
             self._take_commands()
@@ -124,13 +148,27 @@ class Host:
             self.send(Aborted(request_id=command.request_id, timings=timings))
             self._last_stats = self._engine.stats()  # an idle engine steps no more, the heartbeat tells
             return
-        request, accepted = command
+        what, more = command
+        if isinstance(what, LoadAdapter | UnloadAdapter):
+            self._change_adapters(what, more)
+            return
         try:
-            self._engine.add(request)
+            self._engine.add(what)
         except Exception as error:
-            self._fail(request.request_id, error)
+            self._fail(what.request_id, error)
         else:
-            self.send(accepted)
+            self.send(more)
+
+    def _change_adapters(self, command: LoadAdapter | UnloadAdapter, prepared: Any) -> None:
+        try:
+            if isinstance(command, LoadAdapter):
+                self._engine.install_adapter(command.name, prepared)
+            else:
+                self._engine.unload_adapter(command.name)
+        except Exception as error:
+            self._fail(command.call_id, error)
+        else:
+            self.send(Done(call_id=command.call_id))
 
     def _step(self) -> None:
         events = self._engine.step()
@@ -176,6 +214,8 @@ class Host:
             self._unread.put(command)
         elif isinstance(command, Tokenize | Detokenize):
             self._unread.put(command)
+        elif isinstance(command, LoadAdapter | UnloadAdapter):
+            self._unprepared.put(command)
         elif isinstance(command, Configure):
             raise EngineError("a worker is configured once")
         elif not isinstance(command, Cancel):  # what can be cancelled here is over in milliseconds
@@ -215,6 +255,19 @@ class Host:
             elif failure is not None:
                 self._fail(command.request_id, failure)
 
+    def _prepare_adapters(self) -> None:
+        """Thread: adapters into memory, one after the other; what unloads one keeps its place in the order."""
+        while True:
+            command = self._unprepared.get()
+            try:
+                prepared = None
+                if isinstance(command, LoadAdapter):
+                    prepared = self._engine.prepare_adapter(Path(command.path))
+            except Exception as error:
+                self._fail(command.call_id, _adapter_error(error))
+            else:
+                self._inbox.put((command, prepared))
+
     def _answer(self, command: Tokenize | Detokenize) -> Tokenized:
         if isinstance(command, Detokenize):
             self._prompts.check_ids(command.token_ids, "tokens")
@@ -245,6 +298,15 @@ def _ids_of(position: PositionLogprobs | None) -> list[int]:
     return [] if position is None else [position.chosen.token_id, *(entry.token_id for entry in position.top)]
 
 
+def _adapter_error(error: Exception) -> Exception:
+    """What keeps an adapter from loading is the request's fault here, not the engine's."""
+    if isinstance(error, ModelLoadError | ModelNotFoundError):
+        return InvalidRequestError(str(error), param="lora_path")
+    if isinstance(error, MemoryError):
+        return OverloadedError("There is not enough memory for the adapter.", retry_after=60.0)
+    return error
+
+
 class GenerateService:
     """A loaded engine as a worker's service."""
 
@@ -259,6 +321,19 @@ class GenerateService:
             generation_defaults=_sampling_defaults(loaded.checkpoint.generation_defaults),
             details=details_of(loaded.checkpoint, loaded.chat_template, loaded.tokenizer.control),
         )
+
+    def load_adapters(self, adapters: Mapping[str, str]) -> None:
+        """Name -> path. One that cannot be loaded does not keep the model from serving."""
+        errors: dict[str, str] = {}
+        for name, path in adapters.items():
+            try:
+                self._loaded.engine.load_adapter(name, Path(path))
+            except (InferdError, MemoryError) as error:
+                log.error("the adapter %s could not be loaded: %s", name, error)
+                errors[name] = str(error) or "not enough memory"
+        if errors:
+            details = {**self.ready.details, "adapter_errors": errors}
+            self.ready = msgspec.structs.replace(self.ready, details=details)
 
     def run(self, stream: socket.socket) -> None:
         Host(self._loaded, stream).run()

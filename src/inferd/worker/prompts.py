@@ -61,6 +61,7 @@ class PromptReader:
             priority=command.priority,
             tenant=command.tenant,
             cache_salt=command.cache_salt,
+            adapter=command.adapter,
             weight=command.weight,
             is_background=command.is_background,
             thinking=command.thinking,

@@ -54,11 +54,13 @@ Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 class Configure(Message, frozen=True):
     """The first command: what to load. factory is "module:function", called as function(model, engine); "" takes the
-    one for the kind of the model's file."""
+    one for the kind of the model's file. adapters: name -> path, loaded with the model; one that cannot be is named in
+    Ready.details["adapter_errors"], {name: why}."""
 
     factory: str
     model: str
     engine: EngineConfig
+    adapters: dict[str, str] = {}
 
 
 class Generate(Message, frozen=True):

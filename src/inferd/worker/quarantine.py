@@ -18,7 +18,8 @@ MAX_SUSPECTS = 4096
 
 def _fingerprint(command: Generate) -> bytes:
     """Equal for requests that make the engine do the same: all but the id."""
-    body = msgspec.msgpack.encode((command.prompt, command.sampling, command.tenant, command.cache_salt))
+    same = (command.prompt, command.sampling, command.tenant, command.cache_salt, command.adapter)
+    body = msgspec.msgpack.encode(same)
     return hashlib.blake2b(body, digest_size=16).digest()
 
 

@@ -34,9 +34,14 @@ class Service(Protocol):
 def load_service(command: Configure, progress: Progress) -> Service:
     """Raises ConfigError, ModelNotFoundError or ModelLoadError."""
     if command.factory:
-        return GenerateService(_function(command.factory)(command.model, command.engine))
-    load = _function(_LOADERS[kind_of(resolve(command.model))])
-    service: Service = load(command.model, command.engine, progress)
+        service: Service = GenerateService(_function(command.factory)(command.model, command.engine))
+    else:
+        load = _function(_LOADERS[kind_of(resolve(command.model))])
+        service = load(command.model, command.engine, progress)
+    if command.adapters:
+        if not isinstance(service, GenerateService):
+            raise ConfigError("adapters are for models that generate text")
+        service.load_adapters(command.adapters)
     return service
 
 

@@ -10,13 +10,23 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inferd.config import EngineConfig
-from inferd.errors import EngineError, InferdError, OverloadedError
+from inferd.errors import ConfigError, EngineError, InferdError, OverloadedError
 from inferd.types import EngineStats
 from inferd.worker.client import WorkerClient
-from inferd.worker.protocol import Configure, LoadFailed, Loading, Ready, from_wire_error, to_frame
+from inferd.worker.protocol import (
+    Configure,
+    Done,
+    LoadAdapter,
+    LoadFailed,
+    Loading,
+    Ready,
+    UnloadAdapter,
+    from_wire_error,
+    to_frame,
+)
 from inferd.worker.quarantine import Quarantine
 
 log = logging.getLogger("inferd.supervisor")
@@ -34,6 +44,7 @@ class WorkerConfig:
     stuck_after: float = 10.0  # seconds without progress until /ready is false
     kill_after: float = 60.0  # and until the worker is killed
     restart_wait: float = 10.0  # how long a request waits for a worker that is starting
+    adapters: dict[str, str] = field(default_factory=dict)  # name -> path, loaded with the first worker
 
 
 class Supervisor:
@@ -46,6 +57,7 @@ class Supervisor:
         self.num_restarts = 0
         self.failure: InferdError | None = None  # what kept the first worker from loading: then there is no second
         self.pid: int | None = None
+        self.adapters = dict(config.adapters)  # name -> path: what a new worker loads too
         self.loaded_share = 0.0  # of the weights, while a worker is loading
         self._on_stats = on_stats
         self._on_ready = on_ready
@@ -90,6 +102,18 @@ class Supervisor:
             raise OverloadedError("The model is loading.", retry_after=2.0)
         return self._client
 
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Raises InvalidRequestError naming what is wrong with the adapter, or what `client` raises."""
+        client = await self.client()
+        await client.call(LoadAdapter(call_id=client.new_call_id(), name=name, path=path), Done)
+        self.adapters[name] = path
+
+    async def unload_adapter(self, name: str) -> None:
+        """One of `adapters`. Requests that run keep it."""
+        client = await self.client()
+        del self.adapters[name]
+        await client.call(UnloadAdapter(call_id=client.new_call_id(), name=name), Done)
+
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -131,7 +155,10 @@ class Supervisor:
         num_oom_kills = _num_oom_kills()
         try:
             config = self.config
-            writer.write(to_frame(Configure(factory=config.factory, model=config.model, engine=config.engine)))
+            configure = Configure(
+                factory=config.factory, model=config.model, engine=config.engine, adapters=self.adapters
+            )
+            writer.write(to_frame(configure))
             failure = await self._wait_ready(client)
             if failure is not None:
                 return failure
@@ -173,6 +200,8 @@ class Supervisor:
     async def _wait_ready(self, client: WorkerClient) -> InferdError | None:
         while (event := await client.read()) is not None:
             if isinstance(event, Ready):
+                if (failure := self._drop_adapters(event.details.get("adapter_errors", {}))) is not None:
+                    return failure
                 self.ready = event
                 self._on_ready(event, self.num_restarts)
                 return None
@@ -181,6 +210,15 @@ class Supervisor:
             if isinstance(event, Loading):
                 self.loaded_share = event.share
         return EngineError("The worker ended before it was ready.")
+
+    def _drop_adapters(self, errors: dict[str, str]) -> InferdError | None:
+        """Those that cannot be loaded: no reason for a restarted model not to serve, but one not to start at all."""
+        for name, message in errors.items():
+            if self.ready is None:  # no worker was ever up
+                return ConfigError(f"adapter {name}: {message}")
+            log.error("the adapter %s is gone: %s", name, message)
+            self.adapters.pop(name, None)
+        return None
 
     async def _serve(self, client: WorkerClient, process: asyncio.subprocess.Process) -> bool:
         """Until the worker's end closes, or it must be killed because it makes no progress: then True."""

@@ -44,7 +44,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "separate_reasoning": ((True,), "reasoning is always apart from the content"),
     "stream_reasoning": ((True,), "reasoning is streamed like all else"),
     "guided_whitespace_pattern": ((), "the white space of JSON cannot be chosen"),
-    "lora_path": ((), "adapters are not supported"),
+    "lora_path": ((), "an adapter is chosen by the name of the model"),
     "return_logprob": ((False,), "use logprobs"),
     "logprob_start_len": ((-1,), "use prompt_logprobs"),
     "top_logprobs_num": ((0,), "use top_logprobs"),

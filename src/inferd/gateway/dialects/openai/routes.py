@@ -17,7 +17,7 @@ from inferd.gateway.dialects.openai.call import Call, detokenize_ids, parse, tok
 from inferd.gateway.dialects.tokens import other_tokenize
 from inferd.gateway.errors import json_response
 from inferd.gateway.infill import infill_prompt
-from inferd.gateway.router import Model, Served
+from inferd.gateway.router import Served
 from inferd.gateway.tokens import TokenReader
 from inferd.worker.protocol import Detokenize, Prompt, Tokenize, Tokenized
 
@@ -39,12 +39,14 @@ class OpenAI:
         self._gateway = gateway
 
     async def list_models(self, request: Request) -> Response:
-        data = [card(model, name) for model in self._gateway.router.models for name in model.names]
-        return json_response({"object": "list", "data": data})
+        models = self._gateway.router.models
+        served = [(Served(model), name) for model in models for name in model.names]
+        served += [(Served(model, name), name) for model in models for name in model.worker.adapters]
+        return json_response({"object": "list", "data": [card(*pair) for pair in served]})
 
     async def one_model(self, request: Request) -> Response:
         name = request.path_params["id"]
-        return json_response(card(self._gateway.router.find(name).model, name))
+        return json_response(card(self._gateway.router.find(name), name))
 
     async def chat(self, request: Request) -> Response:
         return await self._complete(request, is_chat=True)
@@ -105,8 +107,9 @@ class OpenAI:
         return json_response({"prompt": text, "content": text})  # vLLM's name, and llama-server's
 
 
-def card(model: Model, name: str) -> dict[str, Any]:
-    """What /v1/models says of one served name."""
+def card(served: Served, name: str) -> dict[str, Any]:
+    """What /v1/models says of one served name. parent: of an adapter, the model it changes."""
+    model, parent = served.model, served.model.name if served.adapter else None
     ready = model.worker.ready
     base = {"id": name, "object": "model", "created": model.created, "owned_by": "inferd"}
-    return {**base, "root": model.name, "parent": None, "max_model_len": ready.max_model_len if ready else None}
+    return {**base, "root": model.name, "parent": parent, "max_model_len": ready.max_model_len if ready else None}

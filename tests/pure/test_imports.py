@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "llm": MODELS | {"executors", "engine", "structured"},
     "predictive": BASE | {"models"},
     "worker": MODELS | {"predictive", "executors", "engine", "structured"},
+    "encoder": MODELS | {"executors", "worker"},
     "metrics": {"types", "errors"},
     "ledger": BASE | {"metrics"},
     "jobs": BASE | {"ledger"},
@@ -43,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "parsing": {"errors"},
     "gateway": BASE | {"parsing", "metrics", "ledger", "jobs", "rag", "dashboard"} | FRONT,
     "cli": MODELS | {"executors", "engine", "llm", "gateway", "__init__", "ledger", "planner", "bench", "eval", "predictive"},
-    "__init__": BASE | {"llm"},
+    "__init__": BASE | {"llm", "encoder"},
     "__main__": {"cli"},
 }
 NEVER = {"torch", "transformers", "pydantic", "pickle"}

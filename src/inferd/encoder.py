@@ -19,8 +19,9 @@ Input = str | Sequence[int] | tuple[str, str]  # a text, token ids as they are, 
 
 
 class Encoder:
-    """One encoder in this process. dtype: EngineConfig.encoder_dtype; num_threads None: every usable core. A known alias
-    that is not in the store yet is fetched. Raises ModelNotFoundError, ModelLoadError or ConfigError. Not thread-safe."""
+    """One encoder in this process. dtype: EngineConfig.encoder_dtype; num_threads None: every usable core. A known
+    alias that is not in the store yet is fetched. Raises ModelNotFoundError, ModelLoadError or ConfigError. Not
+    thread-safe."""
 
     def __init__(
         self,
@@ -48,8 +49,8 @@ class Encoder:
         dimensions: int | None = None,
         truncate: bool = False,
     ) -> F32:
-        """(num_inputs, width) float32. dimensions: the first so many, normalized again. truncate: cut what is longer than
-        max_tokens; else that raises InvalidRequestError, as does a model that has labels."""
+        """(num_inputs, width) float32. dimensions: the first so many, normalized again. truncate: cut what is longer
+        than max_tokens; else that raises InvalidRequestError, as does a model that has labels."""
         call = Encode(
             call_id="",
             inputs=_prompts(inputs),
@@ -62,14 +63,12 @@ class Encoder:
 
     def classify(self, inputs: str | Sequence[Input], *, raw_scores: bool = False, truncate: bool = False) -> F32:
         """(num_inputs, len(labels)) float32. raw_scores: without the model's sigmoid or softmax."""
-        call = Encode(
-            call_id="", inputs=_prompts(inputs), task="classify", raw_scores=raw_scores, truncate=truncate
-        )
+        call = Encode(call_id="", inputs=_prompts(inputs), task="classify", raw_scores=raw_scores, truncate=truncate)
         return self._rows(call)
 
     def score(self, query: str, texts: Sequence[str], *, truncate: bool = False) -> F32:
-        """(num_texts,) float32: how well each text fits the query. A cross-encoder reads the pairs; of a model that makes
-        vectors it is the cosine."""
+        """(num_texts,) float32: how well each text fits the query, by a cross-encoder's score of the pair or by the
+        cosine of vectors."""
         if len(self.labels) > 1:
             message = f"this model has {len(self.labels)} labels; a score is made by a model that has one"
             raise InvalidRequestError(message, param="model")

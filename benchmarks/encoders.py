@@ -24,6 +24,7 @@ from inferd.models.encoder_loader import load_encoder
 from inferd.models.store import resolve
 
 LENGTHS, BATCHES, ROUNDS = (16, 64, 256), (1, 32), 3
+DTYPES = ("bf16", "q8_0", "f32")
 NUM_THREADS = len(os.sched_getaffinity(0))
 
 
@@ -69,6 +70,11 @@ def rate(run: Callable[[list[np.ndarray]], Any], rows: list[np.ndarray], seconds
     return len(rows) / statistics.median(times)
 
 
+def least_cosine(found: np.ndarray, expected: np.ndarray) -> float:
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    return float(((expected * found).sum(axis=1) / norms).min())
+
+
 def workloads() -> dict[str, list[np.ndarray]]:
     rng = np.random.default_rng(1)
 
@@ -87,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
-    engines = {"inferd bf16": native("bf16"), "inferd q8_0": native("q8_0"), "onnxruntime": onnx(args.onnx_file)}
+    engines = {f"inferd {dtype}": native(dtype) for dtype in DTYPES} | {"onnxruntime": onnx(args.onnx_file)}
     loads = workloads()
     rounds: dict[str, dict[str, list[float]]] = {name: {engine: [] for engine in engines} for name in loads}
     for _ in range(ROUNDS):
@@ -99,10 +105,10 @@ def main() -> None:
         medians = {engine: round(statistics.median(values), 1) for engine, values in rates.items()}
         ratio = medians["inferd bf16"] / medians["onnxruntime"]
         figures[name] = medians | {"bf16_over_onnxruntime": round(ratio, 2)}
-    expected, found = engines["onnxruntime"](loads["64 tokens x 32"]), engines["inferd bf16"](loads["64 tokens x 32"])
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
-    cosine = float(((expected * found).sum(axis=1) / norms).min())
-    report("encoders", {"inputs_per_second": figures, "least_cosine": round(cosine, 6), "num_threads": NUM_THREADS},
+    rows = loads["64 tokens x 32"]
+    expected = engines["onnxruntime"](rows)
+    cosines = {dtype: round(least_cosine(engines[f"inferd {dtype}"](rows), expected), 6) for dtype in DTYPES}
+    report("encoders", {"inputs_per_second": figures, "least_cosine": cosines, "num_threads": NUM_THREADS},
            print_only=args.print_only)  # fmt: skip
 
 

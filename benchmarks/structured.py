@@ -18,6 +18,7 @@ from common import report
 from inferd import LLM, SamplingParams, StructuredOutputs
 from inferd.structured.compiler import GrammarCompiler
 from inferd.structured.matcher import Matcher
+from inferd.types import GenerateRequest
 
 PERSON = {
     "type": "object",
@@ -40,14 +41,16 @@ def asked(schema: Any) -> StructuredOutputs:
 
 def decode(llm: LLM, batch: int, max_tokens: int, schema: Any | None) -> tuple[float, int, list[list[int]]]:
     """(seconds from the first token to the last, steps, token ids of every output)"""
-    extra: dict[str, Any] = {"ignore_eos": True} if schema is None else {"structured_outputs": asked(schema)}
-    engine, outputs = llm.loaded.engine, {}
+    compiler, engine, outputs = GrammarCompiler(llm.loaded.tokenizer), llm.loaded.engine, {}
+    extra: dict[str, Any] = {"ignore_eos": True}
+    if schema is not None:
+        extra = {"structured_outputs": compiler.compile(asked(schema))}
+        compiler.close()
     ids = llm.loaded.tokenizer.encode(PROMPT)
     for seed in range(batch):
         params = SamplingParams(temperature=0.8, seed=seed, max_tokens=max_tokens, **extra)
-        request, _ = llm._request({"prompt_token_ids": ids}, params)
-        outputs[request.request_id] = []
-        engine.add(request)
+        outputs[str(seed)] = []
+        engine.add(GenerateRequest(request_id=str(seed), prompt_token_ids=tuple(ids), sampling=params))
     begin, num_steps = 0.0, 0
     while engine.has_work:
         for event in engine.step():

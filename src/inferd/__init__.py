@@ -8,14 +8,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from inferd.config import EngineConfig
+    from inferd.encoder import Encoder
     from inferd.errors import InferdError
     from inferd.llm import LLM
     from inferd.types import SamplingParams, StructuredOutputs
 
-__all__ = ["LLM", "EngineConfig", "InferdError", "SamplingParams", "StructuredOutputs"]
+__all__ = ["LLM", "Encoder", "EngineConfig", "InferdError", "SamplingParams", "StructuredOutputs"]
 
 _HOMES = {
     "LLM": "llm",
+    "Encoder": "encoder",
     "EngineConfig": "config",
     "InferdError": "errors",
     "SamplingParams": "types",

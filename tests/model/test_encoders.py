@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from inferd.config import EngineConfig
+from inferd.encoder import Encoder
 from inferd.errors import InvalidRequestError, MalformedFileError, UnsupportedModelError
 from inferd.executors.encoder_base import EncoderBatch
 from inferd.executors.encoder_native import NativeEncoder
@@ -197,3 +198,26 @@ def test_a_broken_directory_names_what_is_wrong(tmp_path: Path) -> None:
         (path / "config.json").write_text(config.replace(old, new))
         with pytest.raises(kind, match=message):
             load_encoder(path)
+
+
+def test_an_encoder_without_a_server(minilm: Path, tmp_path: Path) -> None:
+    encoder = Encoder(str(minilm))
+    assert (encoder.dimensions, encoder.max_tokens, encoder.labels) == (384, 256, ())
+    found = encoder.embed(TEXTS, truncate=True)
+    assert cosines(found, GOLDEN["minilm.vectors"]).min() >= COSINES["bf16"]
+    np.testing.assert_array_equal(encoder.embed(TEXTS[0]), found[:1])
+    ids = GOLDEN["minilm.ids"][: GOLDEN["minilm.starts"][1]].tolist()
+    np.testing.assert_array_equal(encoder.embed([ids]), found[:1])
+    np.testing.assert_allclose(encoder.score(TEXTS[0], TEXTS[1:3]), found[1:3] @ found[0], atol=1e-6)
+    with pytest.raises(InvalidRequestError, match="at least one input"):
+        encoder.embed([])
+    encoder.close()
+    cross = Encoder(str(make(tmp_path / "cross", "bert", 1)))
+    pairs = cross.classify([("w1 w2", "w3"), ("w1 w2", "w9")])
+    np.testing.assert_array_equal(cross.score("w1 w2", ["w3", "w9"]), pairs[:, 0])
+    several = Encoder(str(make(tmp_path / "labels", "bert", 3)))
+    assert several.classify("w1").shape == (1, 3)
+    with pytest.raises(InvalidRequestError, match="3 labels"):
+        several.score("w1", ["w2"])
+    with pytest.raises(InvalidRequestError, match="makes no vectors"):
+        several.embed("w1")

@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "llm": MODELS | {"executors", "engine", "structured"},
     "predictive": BASE | {"models"},
     "worker": MODELS | {"predictive", "executors", "engine", "structured", "parsing"},
+    "encoder": MODELS | {"executors", "worker"},
     "metrics": {"types", "errors"},
     "ledger": BASE | {"metrics"},
     "jobs": BASE | {"ledger"},
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": BASE | {"parsing", "metrics", "ledger", "jobs", "rag", "pipelines", "dashboard"} | FRONT,
     "cli": MODELS
     | {"executors", "engine", "llm", "gateway", "__init__", "ledger", "planner", "bench", "eval", "predictive"},
-    "__init__": BASE | {"llm"},
+    "__init__": BASE | {"llm", "encoder"},
     "__main__": {"cli"},
 }
 NEVER = {"torch", "transformers", "pydantic", "pickle"}

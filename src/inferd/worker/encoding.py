@@ -60,6 +60,9 @@ class EncoderService:
         parts = np.split(rows, ends[:-1])
         return [self._reply(call, p.payload, part) for call, p, part in zip(calls, batch, parts, strict=True)]
 
+    def close(self) -> None:
+        self._executor.close()
+
     def details(self) -> dict[str, Any]:
         """What the gateway is told of the model."""
         spec, checkpoint = self._checkpoint.spec, self._checkpoint

@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: serve test check bench bench-peers docs test-oracle eval-quality soak recovery batch-kills fuzz-http clean
+.PHONY: serve test check bench bench-peers docs test-oracle eval-quality soak recovery batch-kills many-models fuzz-http clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,7 @@ bench-peers: $(DEVELOP)
 docs: $(DEVELOP)
 	$(BIN)/python tools/reference_docs.py
 	$(BIN)/python tools/planner_docs.py
+	$(BIN)/python tools/compat_docs.py
 
 test-oracle: $(ORACLE)
 	.venv-oracle/bin/python -m pytest -m oracle $(ARGS)
@@ -50,6 +51,9 @@ eval-quality soak recovery: $(DEVELOP)
 
 batch-kills: $(DEVELOP)
 	$(BIN)/python benchmarks/batch_kills.py $(ARGS)
+
+many-models: $(DEVELOP)
+	$(BIN)/python benchmarks/many_models.py $(ARGS)
 
 fuzz-http: $(DEVELOP)
 	$(BIN)/python tools/with_server.py $(BIN)/python benchmarks/fuzz_http.py $(ARGS) --url

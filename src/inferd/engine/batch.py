@@ -210,6 +210,8 @@ def _grammar_masks(sequence: Sequence, drafts: ListLike[int]) -> U32 | None:
     if sequence.matcher is None:
         return None
     masks, constraints = sequence.matcher.masks(drafts), sequence.state.constraints
+    if constraints.is_free and not len(constraints.unwanted_ends):
+        return masks
     for at, mask in enumerate(masks):
         is_left = constraints.narrow(mask, sequence.token_ids, sequence.num_output_tokens + at)
         if at == 0 and not is_left:  # guesses are made only where nothing else narrows

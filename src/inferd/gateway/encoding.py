@@ -139,7 +139,7 @@ async def _encode(
     prompts = [_prompt(one) for one in inputs]
     background = request.scope.get("is_background", False)
     try:
-        with gateway.router.admitted(1, model):
+        with model.metrics.calls.timed(len(inputs)) as timer, gateway.router.admitted(1, model):
             async with model.lease("encode") as (client, _):
                 commands = [
                     Encode(
@@ -152,6 +152,8 @@ async def _encode(
                     for first in range(0, len(prompts), _CHUNK)
                 ]
                 replies = await unless_gone(request.receive, _all(client, commands))
+            compute = sum(reply.compute_seconds for reply in replies)
+            timer.measured(replies[0].queue_seconds, compute, 0.0, replies[0].batch_size)
     except InvalidRequestError as error:
         if error.param != "inputs":
             raise

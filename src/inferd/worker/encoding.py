@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from inferd.config import EngineConfig
 from inferd.errors import InvalidRequestError
@@ -52,13 +54,20 @@ class EncoderService:
     def run(self, batch: Sequence[Pending]) -> list[Encoded]:
         calls: list[Encode] = [pending.call for pending in batch]  # type: ignore[misc]
         encodings = [one for pending in batch for one in pending.payload.encodings]
+        begin = time.monotonic()
         rows = self._compute(encodings, self._pooling(calls[0]))
+        seconds = time.monotonic() - begin
         if calls[0].pooling == "none":
             ends = np.cumsum([pending.cost for pending in batch])
         else:
             ends = np.cumsum([len(pending.payload.encodings) for pending in batch])
         parts = np.split(rows, ends[:-1])
-        return [self._reply(call, p.payload, part) for call, p, part in zip(calls, batch, parts, strict=True)]
+        replies = [self._reply(call, p.payload, part) for call, p, part in zip(calls, batch, parts, strict=True)]
+        size = len(encodings)
+        return [
+            structs.replace(reply, queue_seconds=begin - p.arrived, compute_seconds=seconds, batch_size=size)
+            for reply, p in zip(replies, batch, strict=True)
+        ]
 
     def close(self) -> None:
         self._executor.close()

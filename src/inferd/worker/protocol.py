@@ -242,6 +242,9 @@ class Encoded(Message, frozen=True):
     width: int
     rows: bytes
     num_tokens: tuple[int, ...]
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0  # of the whole batch
+    batch_size: int = 1  # inputs that were computed together
 
 
 class Inferred(Message, frozen=True):

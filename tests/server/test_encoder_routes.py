@@ -169,6 +169,20 @@ def test_cohere(url: str) -> None:
     assert reply["meta"]["billed_units"]["input_tokens"] > 0
 
 
+def test_calls_are_counted(url: str) -> None:
+    def calls() -> Any:
+        models = httpx.get(url + "/inferd/state").json()["models"]
+        return next(model["calls"] for model in models if model["kind"] == "encode")
+
+    before = calls()
+    post(url, "/v1/embeddings", input=TEXTS)
+    post(url, "/v1/embeddings", 400, input="word " * 400)
+    after = calls()
+    assert after["num_success"] == before["num_success"] + 1
+    assert after["rows"] == before["rows"] + 3
+    assert after["failures"]["refused"] == before["failures"]["refused"] + 1
+
+
 def test_llama_server_and_vllm(url: str) -> None:
     assert_close([one["embedding"][0] for one in post(url, "/embedding", content=TEXTS)])
     assert_close([one["embedding"] for one in post(url, "/pooling", input=TEXTS)["data"]])

@@ -1,6 +1,6 @@
 # make serve   installs what is missing and serves smollm2 at http://127.0.0.1:8000
 # make test    installs what is missing and runs the tests
-# The others: check, bench, bench-peers, docs, test-oracle, eval-quality, soak, recovery, batch-kills, fuzz-http, clean.
+# The others: check, bench, bench-peers, docs, test-oracle, eval-quality, soak, recovery, batch-kills, many-models, fuzz-http, clean.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -71,7 +71,7 @@ $(INSTALLED): $(SOURCES)
 
 $(DEVELOP): $(INSTALLED) pyproject.toml tools/extras.py
 	@begin=$$SECONDS
-	$(BIN)/python tools/extras.py test build check plots otel > $(VENV)/extras.txt
+	$(BIN)/python tools/extras.py test build check plots otel vision grpc > $(VENV)/extras.txt
 	$(PIP) -r $(VENV)/extras.txt
 	touch $@
 	echo "installed the tools of development in $$((SECONDS - begin)) s"

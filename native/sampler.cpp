@@ -58,10 +58,22 @@ int rank_of(std::span<const float> logits, int token_id) {
     return rank;
 }
 
+// A mask of a grammar mostly allows or forbids 32 tokens in a row: whole words are passed over at once.
+void forbid(std::span<float> logits, const uint32_t* allowed) {
+    for (size_t first = 0; first < logits.size(); first += 32) {
+        const uint32_t bits = allowed[first / 32];
+        float* x = logits.data() + first;
+        const int count = (int)std::min<size_t>(32, logits.size() - first);
+        if (bits == ~0u) continue;
+        if (bits == 0)
+            std::fill(x, x + count, -INFINITY);
+        else
+            for (int i = 0; i < count; i++) x[i] = bits >> i & 1 ? x[i] : -INFINITY;
+    }
+}
+
 void apply_constraints(std::span<float> logits, const RowSampling& how) {
-    if (how.allowed)
-        for (size_t id = 0; id < logits.size(); id++)
-            if (!(how.allowed[id / 32] >> (id % 32) & 1)) logits[id] = -INFINITY;
+    if (how.allowed) forbid(logits, how.allowed);
     for (size_t i = 0; i < how.bias_ids.size(); i++) logits[how.bias_ids[i]] += how.bias_values[i];
     for (size_t i = 0; i < how.penalty_ids.size(); i++) {
         float& x = logits[how.penalty_ids[i]];

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.models import model_path
+from support.server import serving
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OFFLINE = {  # name -> what its output must hold
@@ -23,16 +23,8 @@ OFFLINE = {  # name -> what its output must hold
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    command = [sys.executable, "-m", "inferd", "serve", str(model_path("smollm2")), "--port", "0", "--json"]
-    with subprocess.Popen([*command, "--served-model-name", "smollm2"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        text = ""
-        for line in iter(process.stdout.readline, ""):
-            text += line
-            if line.startswith("}"):
-                break
-        yield json.loads(text)["url"] + "/v1"
-        process.terminate()
+    with serving(model_path("smollm2"), "--served-model-name", "smollm2") as base:
+        yield base + "/v1"
 
 
 def run(name: str, *arguments: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from support.server import free_port, serving
 
 FOLDER = Path(__file__).parents[1] / "examples" / "predictive"
 
@@ -34,30 +32,10 @@ def share(text: str) -> float:
     return float(found[1])
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def serving(model: Path, *options: object) -> Iterator[str]:
-    command = [sys.executable, "-m", "inferd", "serve", str(model), "--port", "0", "--json", *map(str, options)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        text = ""
-        for line in iter(process.stdout.readline, ""):
-            text += line
-            if line.startswith("}"):
-                break
-        yield json.loads(text)["url"].removeprefix("http://")
-        process.terminate()
-
-
 def test_a_score_for_a_row(tmp_path: Path) -> None:
     assert share(example("tabular_train", tmp_path / "screening")) > 90
-    with serving(tmp_path / "screening") as address:
-        lines = example("tabular_ask", address, "screening").splitlines()
+    with serving(tmp_path / "screening") as url:
+        lines = example("tabular_ask", url.removeprefix("http://"), "screening").splitlines()
     scores = [tuple(map(float, re.findall(r"\d\.\d+", line))) for line in lines]
     assert len(scores) == 5
     assert all(abs(malignant + benign - 1) < 0.002 for malignant, benign in scores)

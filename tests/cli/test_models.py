@@ -118,7 +118,11 @@ def test_unknown_names_and_failed_pulls_are_one_line(monkeypatch: pytest.MonkeyP
         message = fails(command, "nothing")
         assert message.startswith("error: no model 'nothing'")
         assert message.count("\n") == 1
-    assert "put its .gguf" in fails("pull", "org/name")
+    monkeypatch.setenv("INFERD_OFFLINE", "1")
+    assert (
+        fails("pull", "org/name") == "error: org/name is not on this machine, and INFERD_OFFLINE forbids to fetch it\n"
+    )
+    assert "put its files into" in fails("show", "org/name")
 
 
 def test_an_error_of_the_system_is_one_line(home: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,9 +27,12 @@ pytestmark = pytest.mark.usefixtures("home")
 
 
 def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) -> ServerConfig:
-    """The configuration that `inferd serve ARGUMENTS` would start with."""
+    """The configuration that `inferd serve ARGUMENTS` would start with; every model is a file of 10 bytes."""
     seen: list[ServerConfig] = []
-    monkeypatch.setattr("inferd.cli.serve.ensure_local", lambda name: None)
+    home = Path(os.environ["INFERD_HOME"])
+    home.mkdir(exist_ok=True)
+    (home / "file").write_bytes(b"0123456789")
+    monkeypatch.setattr("inferd.cli.serve.ensure_local", lambda name: home / "file")
     monkeypatch.setattr("inferd.gateway.app.serve", lambda config, on_ready: seen.append(config) or 0)
     result = CliRunner().invoke(cli, ["serve", "--port", "0", *arguments], env=environment)
     assert result.exit_code == 0, result.output
@@ -38,7 +42,19 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) 
 def test_defaults_are_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse(monkeypatch)
     assert config == ServerConfig(models=config.models, port=0)
-    assert [model.model for model in config.models] == ["smollm2"]
+    assert [(model.model, model.num_bytes) for model in config.models] == [("smollm2", 10)]
+
+
+def test_a_file_and_options_over_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text(
+        "host: ::1\ninsecure: true\nmax_queue_len: 5\nengine: {max_num_seqs: 7, seed: 3}\nmodels: [a.gguf]\n"
+    )
+    config = parse(monkeypatch, "b.gguf", "--config", str(file), "--max-queue-len", "9", "--seed", "4")
+    assert [model.model for model in config.models] == ["a.gguf", "b.gguf"]
+    assert (config.host, config.insecure, config.port) == ("::1", True, 0)
+    assert (config.max_queue_len, config.engine.max_queue_len) == (9, 9)
+    assert (config.engine.max_num_seqs, config.engine.seed) == (7, 4)
 
 
 def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +62,8 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch, "a.gguf", "--served-model-name", "x", "--served-model-name", "y", "--host", "::1", "--insecure",
         "--max-model-len", "100", "--max-num-seqs", "3", "--max-num-batched-tokens", "77", "--kv-cache-memory", "2GiB",
         "--num-threads", "1", "--no-enable-prefix-caching", "--seed", "5", "--executor", "reference",
-        "--speculative", "off", "--itl-target", "0.1",
+        "--speculative", "off", "--itl-target", "0.1", "--encoder-dtype", "q8_0", "--memory-budget", "4GiB",
+        "--idle-timeout", "1h30m", "--load-timeout", "9", "--on-demand",
         "--max-queue-len", "9", "--drain-timeout", "1.5", "--cors-origin", "https://a.example",
         "--allowed-host", "b.example", INFERD_API_KEY="one two",
     )  # fmt: skip
@@ -54,7 +71,10 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None
     assert (config.host, config.api_keys, config.insecure) == ("::1", ("one", "two"), True)
     assert (config.max_queue_len, config.engine.max_queue_len, config.drain_timeout) == (9, 9, 1.5)
     assert (config.cors_origins, config.allowed_hosts) == (("https://a.example",), ("b.example",))
+    assert (config.memory_budget, config.idle_timeout, config.load_timeout) == (4 * 2**30, 5400, 9)
+    assert not config.preload
     engine = config.engine
+    assert engine.encoder_dtype == "q8_0"
     assert (engine.max_model_len, engine.max_num_seqs, engine.max_num_batched_tokens) == (100, 3, 77)
     assert (engine.kv_cache_memory, engine.num_threads, engine.seed) == (2 * 2**30, 1, 5)
     assert (engine.enable_prefix_caching, engine.executor) == (False, "reference")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 
 import anthropic
 import httpx
 import pytest
+
+from support.waiting import until_running
 
 MODEL = "mock/model"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -116,20 +117,8 @@ def test_a_client_that_leaves_frees_the_engine(client, url):
         model=MODEL, max_tokens=4000, messages=[{"role": "user", "content": "<slow>"}]
     ) as stream:
         next(iter(stream.text_stream))
-        wait_for_running(url, 1)
-    wait_for_running(url, 0)
-
-
-def wait_for_running(url: str, count: int) -> None:
-    deadline = time.monotonic() + 5
-    while num_running(url) != count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def num_running(url: str) -> int:
-    lines = httpx.get(url + "/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running")))
+        until_running(url, 1)
+    until_running(url, 0)
 
 
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Köln \\"x\\""}}\n</tool_call>'

@@ -15,17 +15,10 @@ import jsonschema
 import pytest
 
 from support.models import local_model_path
+from support.schemas import PERSON
 from support.server import running
+from support.waiting import until
 
-PERSON = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 12},
-        "age": {"type": "integer", "minimum": 0, "maximum": 120},
-    },
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
 SETTINGS = {
     "n_ctx": 4096, "seed": 7, "temperature": 0.0, "dynatemp_range": 0.0, "top_k": 7, "top_p": 0.95, "min_p": 0.05,
     "xtc_probability": 0.0, "typical_p": 1.0, "repeat_last_n": -1, "repeat_penalty": 1.0, "presence_penalty": 0.0,
@@ -208,10 +201,7 @@ def test_a_client_that_leaves_frees_the_engine(url):
         next(lines)
         slots = httpx.get(url + "/slots").json()
     assert [slot["is_processing"] for slot in slots].count(True) == 1
-    deadline = time.monotonic() + 5
-    while any(slot["is_processing"] for slot in httpx.get(url + "/slots").json()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(slot["is_processing"] for slot in httpx.get(url + "/slots").json()))
 
 
 def test_properties_and_slots(url):

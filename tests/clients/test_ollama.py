@@ -12,7 +12,9 @@ import ollama
 import pytest
 
 from support.models import local_model_path
+from support.schemas import PERSON
 from support.server import running
+from support.waiting import until_running
 
 MODEL = "mock/model"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -23,15 +25,6 @@ WEATHER = {
         "description": "Weather of a city",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
-}
-PERSON = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 12},
-        "age": {"type": "integer", "minimum": 0, "maximum": 120},
-    },
-    "required": ["name", "age"],
-    "additionalProperties": False,
 }
 
 
@@ -216,10 +209,7 @@ def test_a_client_that_leaves_frees_the_engine(url):
     with httpx.stream("POST", url + "/api/chat", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)
-    deadline = time.monotonic() + 5
-    while httpx.get(url + "/inferd/state").json()["models"][0]["num_running"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_running(url, 0)
 
 
 def test_the_root_tells_clients_and_shows_browsers_the_page(url):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import openai
 import pydantic
 import pytest
 
 from inferd.models import store
 from support.server import running
+from support.waiting import num_running, until_running
 
 WEATHER = {
     "type": "function",
@@ -108,15 +107,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_call_frees_the_engine(mock, age
     with mock.chat.completions.create(**options, stream=True) as stream:
         next(chunk for chunk in stream if chunk.choices[0].delta.tool_calls)
         assert num_running(agent_url) == 1
-    deadline = time.monotonic() + 5
-    while num_running(agent_url):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def num_running(url: str) -> int:
-    lines = httpx.get(url + "/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running")))
+    until_running(agent_url, 0)
 
 
 def test_a_round_trip(coder):

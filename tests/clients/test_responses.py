@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ import pydantic
 import pytest
 
 from support.server import running
+from support.waiting import until, until_running
 
 MODEL = "mock/model"
 
@@ -121,10 +121,10 @@ def test_background(client):
 
 def test_background_is_cancelled_and_frees_the_engine(client, url):
     made = client.responses.create(model=MODEL, input="<slow>", max_output_tokens=4000, background=True)
-    wait_for_running(url, 1)
+    until_running(url, 1)
     assert client.responses.retrieve(made.id).status == "in_progress"
     assert client.responses.cancel(made.id).status == "cancelled"
-    wait_for_running(url, 0)
+    until_running(url, 0)
     assert client.responses.retrieve(made.id).status == "cancelled"
     with pytest.raises(openai.BadRequestError, match="only a response of the background"):
         client.responses.cancel(client.responses.create(model=MODEL, input="a", max_output_tokens=1).id)
@@ -175,8 +175,8 @@ def test_unknown_model(client):
 def test_a_client_that_leaves_frees_the_engine(client, url):
     with client.responses.create(model=MODEL, input="<slow>", max_output_tokens=4000, stream=True) as stream:
         next(iter(stream))
-        wait_for_running(url, 1)
-    wait_for_running(url, 0)
+        until_running(url, 1)
+    until_running(url, 0)
 
 
 def test_an_error_inside_a_stream(home):
@@ -243,23 +243,8 @@ def is_on_disk(folder: Path, text: str) -> bool:
 
 
 def wait_for_end(client: openai.OpenAI, response_id: str):
-    deadline = time.monotonic() + 10
-    while (response := client.responses.retrieve(response_id)).status in ("queued", "in_progress"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return response
-
-
-def wait_for_running(url: str, count: int) -> None:
-    deadline = time.monotonic() + 5
-    while num_running(url) != count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def num_running(url: str) -> int:
-    lines = httpx.get(url + "/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running")))
+    until(lambda: client.responses.retrieve(response_id).status not in ("queued", "in_progress"), 10)
+    return client.responses.retrieve(response_id)
 
 
 CALL = '<tool_call>\n{"name": "shell", "arguments": {"command": ["ls", "-l"]}}\n</tool_call>'

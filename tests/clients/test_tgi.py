@@ -15,17 +15,9 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import GenerationError, ValidationError
 
+from support.schemas import PERSON
 from support.server import running
-
-PERSON = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 12},
-        "age": {"type": "integer", "minimum": 0, "maximum": 120},
-    },
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
+from support.waiting import until_running
 
 
 @pytest.fixture
@@ -153,10 +145,7 @@ def test_a_client_that_leaves_frees_the_engine(url):
     with httpx.stream("POST", url + "/generate_stream", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)
-    deadline = time.monotonic() + 5
-    while httpx.get(url + "/inferd/state").json()["models"][0]["num_running"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_running(url, 0)
 
 
 def test_info(url):

@@ -235,6 +235,16 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["/etc/passwd", "../outside.bin", "link.bin"])
+def test_weights_are_read_from_no_file_outside_the_models_folder(tmp_path: Path, place: str) -> None:
+    (tmp_path / "outside.bin").write_bytes(np.arange(6, dtype=np.float32).tobytes())
+    path = onnx_models.with_weights_in(tmp_path / "m" / "m.onnx", place)
+    (path.parent / "link.bin").symlink_to(tmp_path / "outside.bin")
+    with pytest.raises(ModelLoadError, match=r"m\.onnx") as caught:
+        PredictiveModel(path, 1)
+    assert str(tmp_path) not in str(caught.value)
+
+
 def test_a_type_that_is_not_served_is_named(tmp_path: Path) -> None:
     path = onnx_models.identity(tmp_path / "m.onnx", TensorProto.BFLOAT16)
     with pytest.raises(UnsupportedModelError, match=r"input 'x' is tensor\(bfloat16\)"):

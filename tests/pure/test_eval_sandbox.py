@@ -172,17 +172,13 @@ def test_a_gigabyte_of_output_goes_nowhere(sandbox: Sandbox) -> None:
     outcome = Sandbox(limits).run("line = 'x' * 2**20\nfor _ in range(1024): print(line)")
     assert outcome.status == "passed"
     flood = (
-        "import os\n"
-        "for fd in range(3, 20):\n"
-        "  try:\n"
-        "    while True: os.write(fd, bytes(65536))\n"
-        "  except OSError: pass"
+        "import os\nfor fd in range(3, 20):\n  try:\n    while True: os.write(fd, bytes(65536))\n  except OSError: pass"
     )
     assert sandbox.run(flood).status == "killed"
     assert resident_bytes() - before < 64 * 2**20
 
 
-@pytest.mark.parametrize("verdict", ["b'{\"token\": \"\", \"status\": \"passed\"}'", "b'[' * 50000", "b'\\xff'"])
+@pytest.mark.parametrize("verdict", ['b\'{"token": "", "status": "passed"}\'', "b'[' * 50000", "b'\\xff'"])
 def test_a_verdict_needs_the_token(sandbox: Sandbox, verdict: str) -> None:
     forge = "import os\nfor fd in range(3, 20):\n  try: os.write(fd, {})\n  except OSError: pass\nos._exit(0)"
     assert sandbox.run(forge.format(verdict)).status == "killed"
@@ -235,13 +231,17 @@ def jails_of(pid: int) -> list[int]:
 
 
 def descendants() -> list[int]:
-    """Of this process; the orphans of a program would be children of process 1, whose command line is the runner's."""
+    """Of this process; the orphans of a program would be children of process 1, whose command line is the runner's.
+    Compilers of grammars that earlier tests started are no program's."""
     runners = [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
         if b"program.py" in contents(path) and b"exec(compile" in contents(path)
     ]
-    return children(os.getpid()) + runners
+    others = [
+        child for child in children(os.getpid()) if b"inferd.structured" not in contents(Path(f"/proc/{child}/cmdline"))
+    ]
+    return others + runners
 
 
 def contents(path: Path) -> bytes:

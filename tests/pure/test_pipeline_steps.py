@@ -7,12 +7,15 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from inferd.errors import ConfigError, InvalidRequestError
 from inferd.pipelines.spec import KINDS, Settings, read_pipeline
 from inferd.pipelines.steps import apply, to_json
+from inferd.pipelines.tensors import to_tensor
+from inferd.predictive.tensors import TensorSpec
 
 
 def written(folder: Path, text: str) -> Path:
@@ -97,3 +100,36 @@ def test_an_image_becomes_numbers() -> None:
     found = apply(step("image", size=[3, 2], mode="L"), text, [])
     np.testing.assert_array_equal(found, np.full((2, 3), 128.0))
     assert apply(step("image"), text, []).shape == (4, 6, 3)
+
+
+def image_file(kind: str, size: tuple[int, int], mode: str = "1") -> str:
+    image = pytest.importorskip("PIL.Image")
+    file = io.BytesIO()
+    image.new(mode, size).save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(("value", "message"), [
+    (("PNG", (8000, 8000)), "at most 16777216 pixels"),  # 8 kB that would be 1.5 GB
+    (("PNG", (4000, 4000)), "at most 16777216 values"),
+    (("EPS", (8, 8), "RGB"), "no image that can be read"),  # its reader would start a program
+])  # fmt: skip
+def test_an_image_takes_bounded_memory_and_starts_nothing(value: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        apply(KINDS["image"](), image_file(*value), [])
+
+
+def test_numbers_beyond_every_type_are_refused() -> None:
+    for kind, value in (("array", [10**400]), ("columns", [{"a": 10**400}])):
+        settings = msgspec.convert({"names": ["a"]} if kind == "columns" else {}, KINDS[kind])
+        with pytest.raises(InvalidRequestError, match="input must be numbers"):
+            apply(settings, value, [])
+    with pytest.raises(InvalidRequestError, match="must be numbers"):
+        to_tensor(TensorSpec("x", "INT64", (-1,)), [2**70])
+
+
+def test_texts_take_the_memory_of_their_own_length() -> None:
+    texts = ["x" * 2_000_000, *[""] * 100_000]  # 800 GB where each had the longest one's
+    assert len(to_tensor(TensorSpec("x", "BYTES", (-1,)), texts).data) == 2_000_000 + 4 * 100_001
+    with pytest.raises(InvalidRequestError, match="must be texts"):
+        to_tensor(TensorSpec("x", "BYTES", (-1,)), [["a"], ["b", "c"]])

@@ -118,3 +118,17 @@ def test_citations() -> None:
     messages = messages_of("Why?", [Hit("a.txt", 0, 5, "Because.", 0.5)])
     assert "[1] (a.txt)\nBecause." in messages[1]["content"]
     assert messages[1]["content"].endswith("Question: Why?")
+
+
+def test_a_tenant_has_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, rows = RagStore(tmp_path / "rag.db"), [unit(random.Random(1))] * 3
+    chunks = [Chunk(i, i + 1, "x") for i in range(3)]
+    monkeypatch.setattr("inferd.rag.store.MAX_TENANT_COLLECTIONS", 1)
+    monkeypatch.setattr("inferd.rag.store.MAX_TENANT_CHUNKS", 4)
+    store.put("t", "c", "m", "a", "a", chunks, rows)
+    for name, document, message in (("c", "b", "at most 4 chunks"), ("d", "a", "at most 1 collections")):
+        with pytest.raises(InvalidRequestError, match=message):
+            store.put("t", name, "m", document, "text", chunks, rows)
+    assert [(c.name, c.num_chunks) for c in store.collections("t")] == [("c", 3)]  # what was refused left nothing
+    store.put("t", "c", "m", "a", "new", chunks, rows)  # in place of what is there
+    store.put("other", "c", "m", "a", "a", chunks, rows)

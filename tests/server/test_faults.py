@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from support.server import running
+from support.waiting import until
 
 
 def ask(url, prompt="ab", **body):
@@ -24,15 +25,6 @@ def ask(url, prompt="ab", **body):
 def metric(url, name):
     found = re.search(rf"^vllm:{name}\{{[^}}]*\}} ([0-9.e+]+)$", httpx.get(url + "/metrics").text, re.MULTILINE)
     return float(found.group(1))
-
-
-def until(condition, seconds=5.0):
-    """Seconds it took; fails when it takes longer."""
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begin < seconds, "not within the time"
-        time.sleep(0.02)
-    return time.monotonic() - begin
 
 
 def worker_of(process):
@@ -70,6 +62,7 @@ def test_a_client_that_leaves_is_aborted(stream, n):
 def test_many_clients_that_leave_at_any_moment():
     """Also while they are tokenized and queued; afterwards nothing runs and nothing counts as in flight."""
     with running(max_queue_len=64) as (url, process):
+
         async def storm():
             async with httpx.AsyncClient(base_url=url, timeout=20, limits=httpx.Limits(max_connections=64)) as client:
                 for number in range(150):

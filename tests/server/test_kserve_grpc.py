@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,17 +17,11 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from support import onnx_models
-from support.server import running
+from support.server import free_port, running
 
 X = np.float32([[1, 2, 3], [4, 5, 6]])
 CLASSES = triton.InferRequestedOutput("y", class_count=1)
 Y = X @ (np.arange(6, dtype=np.float32).reshape(3, 2) - 2) + np.float32([0.5, -0.5])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

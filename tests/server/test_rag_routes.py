@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,17 @@ def test_another_key_sees_nothing(url: str) -> None:
 def test_mistakes_are_named(url: str, body: dict[str, Any], message: str) -> None:
     index(url, "b")
     assert message in call(url, "/v1/rag/answer", status=400, **body)["error"]["message"]
+
+
+def test_a_client_that_leaves_frees_the_engine(url: str) -> None:
+    index(url, "b")
+    headers, body = {"x-api-key": KEYS[0]}, {"collection": "b", "query": "Why does dough rise?", "stream": True}
+    with httpx.stream("POST", url + "/v1/rag/answer", json={**body, "ignore_eos": True}, headers=headers) as answer:
+        next(answer.iter_lines())
+    deadline = time.monotonic() + 5
+    while call(url, "/inferd/state", method="GET")["models"][0]["num_running"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_command_line(url: str, tmp_path: Path) -> None:

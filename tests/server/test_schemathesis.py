@@ -10,13 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from inferd.gateway.dialects.openai.bodies import ChatBody, CompletionBody
-from inferd.gateway.dialects.openai.fields import SAMPLING
-from inferd.gateway.openapi import CHAT, COMPLETION
 from support.server import running
 
 # good data may be refused here: token ids beyond the mock's vocabulary, lengths beyond its context
 CHECKS = ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
+# "not ready" is an answer of these, and it comes when the run has unloaded the model
+CONFIG = r"""
+[[operations]]
+include-path-regex = "/ready$"
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
+"""
 # GET /v1/models/{id} is left out of the random phase: hypothesis 6.170 fails in its own optimiser on its one string
 RUNS = {
     "coverage": [[], "--phases", "coverage"],
@@ -31,14 +34,10 @@ def test_the_document_holds(tmp_path: Path, run: str):
     headers = ["-H", "Authorization: Bearer secret"] if keys else []
     with running(api_keys=keys) as (url, process):
         location = f"{url}/openapi.json"
+        (tmp_path / "schemathesis.toml").write_text(CONFIG)
         command = [Path(sys.executable).with_name("schemathesis"), "run", location, *CHECKS, *phase, *headers]
         done = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-        assert done.returncode == 0, done.stdout[-4000:]
+        assert done.returncode == 0, done.stdout.partition("= WARNINGS =")[0][:8000] + done.stderr
         assert process.poll() is None
         metrics = httpx.get(url + "/metrics", headers={"x-api-key": "secret"}).text
     assert re.search(r"^vllm:worker_restarts_total\S* 0.0$", metrics, re.MULTILINE)
-
-
-def test_the_document_lists_every_honoured_field():
-    assert set(CHAT["properties"]) >= set(ChatBody.__struct_fields__) | SAMPLING
-    assert set(COMPLETION["properties"]) >= set(CompletionBody.__struct_fields__) | SAMPLING

@@ -65,6 +65,19 @@ def identity(path: Path, element: int) -> Path:
     return saved(model_of(nodes, [("x", element, ["n", 2])], [("y", element, ["n", 2])], {}), path)
 
 
+def with_weights_in(path: Path, place: str) -> Path:
+    """x (n, 3) FP32 -> y (n, 2) = x @ w, whose w (3, 2) lies in another file, at its begin."""
+    w = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 2], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", place), ("offset", "0"), ("length", "24")):
+        w.external_data.add(key=key, value=value)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n]) for name, n in (("x", 3), ("y", 2))]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "graph", values[:1], values[1:], [w])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
 def slow(path: Path, size: int = 1100, num_products: int = 6) -> Path:
     """x (n, size) FP32 -> y (n, size): a chain of products, tens of milliseconds a row."""
     w = (np.eye(size) * 0.5).astype(np.float32)

@@ -1,10 +1,19 @@
-"""Random JSON schemas of the kinds that clients send: a function of the seed alone."""
+"""JSON schemas of the kinds that clients send: a small one, and random ones, each a function of its seed alone."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
 FORMATS = ("date", "time", "date-time", "uuid", "ipv4", "email", "hostname", "duration", "uri")
 PATTERNS = ("^[a-z]{1,5}$", "^\\d{3}-\\d{2}$", "ab|cd", "^(red|green|blue)$", "^[A-Z][a-z]*( [A-Z])?$", "^\\w+@x\\.y$")
 

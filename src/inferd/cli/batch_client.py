@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
 
-from inferd.cli.output import Failure
+from inferd.cli.remote import ask
 
-TIMEOUT = 60.0
 _DIGEST = "input_sha256"  # in the metadata: a batch is found again by what it reads
 
 
@@ -20,7 +17,7 @@ class BatchClient:
         """url: with or without /v1."""
         base = url.rstrip("/")
         self._base = base if base.endswith("/v1") else base + "/v1"
-        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._api_key = api_key
 
     def upload(self, path: Path) -> str:
         """The id of the file."""
@@ -49,27 +46,8 @@ class BatchClient:
         return self._json(f"/batches/{batch_id}")
 
     def content(self, file_id: str) -> bytes:
-        return self._ask(f"/files/{file_id}/content")
+        return ask(self._base, f"/files/{file_id}/content", api_key=self._api_key)
 
     def _json(self, path: str, body: bytes | None = None, kind: str = "application/json") -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._ask(path, body, kind))
+        answer: dict[str, Any] = json.loads(ask(self._base, path, body, kind=kind, api_key=self._api_key))
         return answer
-
-    def _ask(self, path: str, body: bytes | None = None, kind: str = "") -> bytes:
-        headers = self._headers | ({"content-type": kind} if body is not None else {})
-        request = urllib.request.Request(self._base + path, body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-                content: bytes = answer.read()
-                return content
-        except urllib.error.HTTPError as error:
-            raise Failure(f"{self._base}{path}: {_message(error)}") from None
-        except OSError as error:
-            raise Failure(f"{self._base} does not answer: {getattr(error, 'reason', error)}") from None
-
-
-def _message(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.loads(error.read())["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"status {error.code}"

@@ -64,8 +64,6 @@ _ENGINE_OPTIONS = (
     _engine("--kv-cache-dtype", "int8 halves the KV cache.", type=click.Choice(("auto", "bf16", "int8"))),
     _engine("--num-threads", "Threads of the kernels; default: every usable core.", type=int, metavar="N"),
     _engine("--enable-prefix-caching/--no-enable-prefix-caching", "Reuse the KV blocks of equal prefixes."),
-    _engine("--encoder-dtype", "Products of encoders; q8_0 is faster and less exact.",
-            type=click.Choice(("auto", "f32", "bf16", "q8_0"))),
     _engine("--speculative", "Guess tokens ahead: faster, same output.", type=click.Choice(("off", "ngram"))),
     _engine("--seed", "For requests that bring no seed.", type=int),
     _engine("--executor", "What runs the model; reference is slow.", type=click.Choice(("native", "reference"))),

@@ -1,4 +1,4 @@
-"""Calls of commands to a running server; the key is read from INFERD_API_KEY."""
+"""Calls of commands to a running server."""
 
 from __future__ import annotations
 
@@ -14,19 +14,37 @@ TIMEOUT = 600.0  # seconds: a first request may load models
 
 
 def call(url: str, route: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-    """The JSON of the answer. Raises Failure with what the server says, or that none answers."""
+    """The JSON of the answer; the key is read from INFERD_API_KEY. Raises Failure as ask does."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url.rstrip("/") + route, data, method=method)
-    request.add_header("content-type", "application/json")
-    if key := os.environ.get("INFERD_API_KEY"):
-        request.add_header("authorization", f"Bearer {key}")
+    answer = ask(url.rstrip("/"), route, data, method=method, api_key=os.environ.get("INFERD_API_KEY"))
     try:
+        return json.loads(answer)
+    except ValueError:
+        raise Failure(f"{url} answers, but not as inferd does") from None
+
+
+def ask(
+    base: str,
+    route: str,
+    body: bytes | None = None,
+    *,
+    kind: str = "application/json",
+    method: str | None = None,
+    api_key: str | None = None,
+) -> bytes:
+    """What the server answers. kind: of the body. Raises Failure with what it says, or that it does not answer."""
+    headers = {"content-type": kind} if body is not None else {}
+    if api_key:
+        headers["authorization"] = f"Bearer {api_key}"
+    try:
+        request = urllib.request.Request(base + route, body, headers, method=method)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
-            return json.load(reply)
+            content: bytes = reply.read()
+            return content
     except urllib.error.HTTPError as error:
         raise Failure(_message(error)) from None
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        raise Failure(f"no server answers at {url}: {getattr(error, 'reason', error)}") from None
+    except (OSError, ValueError) as error:  # a ValueError: no URL
+        raise Failure(f"{base} does not answer: {getattr(error, 'reason', error)}") from None
 
 
 def _message(error: urllib.error.HTTPError) -> str:

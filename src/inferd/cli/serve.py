@@ -21,7 +21,7 @@ from inferd.cli.output import Failure, Misuse, print_json
 from inferd.config import EngineConfig
 from inferd.gateway.config import ModelConfig, ServerConfig
 from inferd.gateway.config_file import read_config_file
-from inferd.models.kinds import is_predictive
+from inferd.models.kinds import is_predictive, kind_of
 from inferd.predictive.settings import load_settings
 
 DEFAULT_MODEL = "smollm2"
@@ -70,6 +70,8 @@ _SERVER_OPTIONS = (
                  help="A LoRA adapter and what clients call it; may be given several times, for one model only."),
     click.option("--lora-dir", "lora_dirs", multiple=True, type=click.Path(exists=True, file_okay=False),
                  help="A directory below which requests may load adapters; may be given several times."),
+    config_option(EngineConfig, "--encoder-dtype", "Products of encoders; q8_0 is faster and less exact.",
+                  type=click.Choice(("auto", "f32", "bf16", "q8_0"))),
     config_option(EngineConfig, "--max-num-seqs", "Most sequences that run at once.", type=int, metavar="N"),
     config_option(EngineConfig, "--itl-target", "Time between tokens that long prompts must leave room for.",
                   type=float, metavar="SECONDS"),
@@ -175,7 +177,8 @@ def _with_files(model: ModelConfig) -> ModelConfig:
     if is_predictive(path) and not model.served_names and (name := load_settings(path).name):
         model = replace(model, served_names=(name,))
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return replace(model, num_bytes=sum(file.stat().st_size for file in files))
+    num_bytes = sum(file.stat().st_size for file in files)
+    return replace(model, num_bytes=num_bytes, has_kv_cache=kind_of(path) == "generate")
 
 
 def _adapters(texts: tuple[str, ...]) -> dict[str, str]:

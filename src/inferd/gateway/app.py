@@ -50,7 +50,8 @@ class Api:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.gateway = Gateway(config, inferd_version())
-        self._openapi = document(self.gateway.version, needs_key=bool(config.api_keys))
+        parts = [dialect.paths() for dialect in _DIALECTS]
+        self.document = document(self.gateway.version, parts, needs_key=bool(config.api_keys))
 
     def build(self) -> ASGIApp:
         routes = [
@@ -101,13 +102,14 @@ class Api:
     async def state(self, request: Request) -> Response:
         gateway = self.gateway
         budget = gateway.config.memory_budget
-        return json_response(state_of(gateway.recorder, gateway.router.models, gateway.version, budget))
+        tenant = request.scope.get("tenant", "")
+        return json_response(state_of(gateway.recorder, gateway.router.models, gateway.version, budget, tenant))
 
     async def version(self, request: Request) -> Response:
         return json_response({"version": self.gateway.version})
 
     async def openapi(self, request: Request) -> Response:
-        return json_response(self._openapi)
+        return json_response(self.document)
 
 
 def inferd_version() -> str:

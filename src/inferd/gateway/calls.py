@@ -10,9 +10,9 @@ from inferd.errors import InferdError
 from inferd.gateway.json_fields import convert, integral
 from inferd.metrics.cost import HostPrice
 from inferd.metrics.requests import Targets
-from inferd.types import SamplingParams
+from inferd.types import SamplingParams, StructuredOutputs
 from inferd.worker.client import Update
-from inferd.worker.protocol import Accepted, Generate, Ready
+from inferd.worker.protocol import Accepted, Generate, Prompt, Ready
 
 # what a dialect may set; stop and max_tokens are named by each in its own way
 SAMPLING = frozenset(SamplingParams.__dataclass_fields__)
@@ -98,6 +98,33 @@ class Call(Protocol):
 
     def stream_writer(self, context: AnswerContext) -> StreamWriter: ...
     def whole_writer(self, context: AnswerContext) -> WholeWriter: ...
+
+
+def command_of(
+    request_id: str,
+    prompt: Prompt,
+    ready: Ready,
+    caller: Caller,
+    values: Mapping[str, Any],
+    structured: StructuredOutputs | None,
+    **fields: Any,
+) -> Generate:
+    """A request to the engine. values: as sampling_of has them; fields: of Generate, that its caller has no part in.
+
+    Raises InvalidRequestError in the names of SamplingParams.
+    """
+    if structured is not None:
+        values = {**values, "structured_outputs": {"kind": structured.kind, "value": structured.value}}
+    return Generate(
+        request_id=request_id,
+        prompt=prompt,
+        sampling=sampling_of(ready, values),
+        tenant=caller.tenant,
+        weight=caller.weight,
+        adapter=caller.adapter,
+        is_background=caller.is_background,
+        **fields,
+    )
 
 
 def sampling_of(ready: Ready, values: Mapping[str, Any]) -> SamplingParams:

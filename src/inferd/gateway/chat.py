@@ -5,12 +5,13 @@ A dialect maps its body onto ChatTurn, makes its command of it, and pushes each 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from inferd.errors import InvalidRequestError
 from inferd.gateway import constraints
-from inferd.gateway.calls import Caller, sampling_of
+from inferd.gateway.calls import Caller, command_of
 from inferd.gateway.tools import for_template, name_of, schemas_of, told_of_tools
 from inferd.parsing.deltas import Delta
 from inferd.parsing.formats import TOOL_FORMATS, OutputFormat
@@ -52,6 +53,7 @@ class ChatTurn:
     truncate_prompt_tokens: int | None = None
     priority: int = 0
     cache_salt: str = ""
+    fit_max_tokens: bool = False  # max_tokens is a bound: what the context has no room for is not asked
     want_prompt_text: bool = False
 
     def prompt(self, ready: Ready) -> ChatPrompt:
@@ -73,22 +75,19 @@ class ChatTurn:
         """The request to the engine. Raises InvalidRequestError in the names of SamplingParams and of this class."""
         form = format_of(ready)
         values = dict(self.sampling)
-        structured = self._constraint(form)
-        if structured is not None:
-            values["structured_outputs"] = {"kind": structured.kind, "value": structured.value}
         if form.hidden and self._is_parsed(form):
             values["skip_special_tokens"] = False
-        return Generate(
-            request_id=request_id,
-            prompt=self.prompt(ready),
-            sampling=sampling_of(ready, values),
+        return command_of(
+            request_id,
+            self.prompt(ready),
+            ready,
+            caller,
+            values,
+            self._constraint(form),
             priority=self.priority,
-            tenant=caller.tenant,
-            weight=caller.weight,
-            adapter=caller.adapter,
-            is_background=caller.is_background,
             cache_salt=self.cache_salt,
             truncate_prompt_tokens=self.truncate_prompt_tokens,
+            fit_max_tokens=self.fit_max_tokens,
             want_prompt_text=self.want_prompt_text,
             thinking=self._budget(form),
         )
@@ -108,8 +107,8 @@ class ChatTurn:
         )
         return TurnReader(parser)
 
-    def warnings(self, ready: Ready) -> tuple[str, ...]:
-        """What was asked for and changes nothing with this model, in the names of this class."""
+    def warnings(self, ready: Ready, names: Mapping[str, str]) -> list[str]:
+        """What was asked for and changes nothing here. names: what the dialect calls fields of this class."""
         form = format_of(ready)
         can_end = self.reasoning_effort == "none" and form.reasoning is not None
         has_switch = form.knows_effort or form.reasoning_switch is not None or can_end
@@ -118,7 +117,8 @@ class ChatTurn:
             "thinking_budget": self.thinking_budget is not None and not form.can_reason,
             "reasoning_effort": self.reasoning_effort is not None and not has_switch,
         }
-        return tuple(f"{name} changes nothing: this model has no such switch" for name, is_so in idle.items() if is_so)
+        found = dict.fromkeys(names.get(name, name) for name, is_so in idle.items() if is_so)  # two may be one there
+        return [f"{name} changes nothing: this model has no such switch" for name in found]
 
     @property
     def _offered(self) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from inferd.errors import InferdError
 from inferd.gateway.calls import AnswerContext, Call, Caller, Headed, StreamWriter, WholeWriter
-from inferd.gateway.errors import HttpError, error_response, json_response, renamed
+from inferd.gateway.errors import HttpError, error_response, json_response
 from inferd.gateway.router import Router, Served
 from inferd.metrics.requests import RequestInfo, RequestTimer
 from inferd.types import RequestTimings, TokenEvent
@@ -46,7 +46,7 @@ class Completion(Response):
         idle_timeout: float | None = None,
         names: Mapping[str, str] = {},
     ) -> None:
-        """names: what the dialect calls fields of SamplingParams."""
+        """names: what this call, unlike its dialect, calls fields of SamplingParams."""
         self._call, self._served, self._router, self._caller = call, served, router, caller
         self._names = names
         self._idle_timeout = idle_timeout
@@ -67,7 +67,7 @@ class Completion(Response):
                 await unless_gone(receive, self._answer(watched_send))
         except InferdError as error:
             if not is_started:  # else the client left in the middle of a stream
-                await error_response(renamed(error, self._names), scope["path"])(scope, receive, send)
+                await error_response(error, scope["path"], self._names)(scope, receive, send)
 
     async def _answer(self, send: Send) -> None:
         async with self._served.model.lease("generate", idle_timeout=self._idle_timeout) as (client, ready):

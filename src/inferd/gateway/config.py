@@ -28,6 +28,7 @@ class ModelConfig:
     sla_itl: float | None = None
     engine: EngineConfig | None = None  # None: the server's
     num_bytes: int = 0  # of its files, where they are known: what its memory is estimated by
+    has_kv_cache: bool = True  # whether its memory holds one; only a model that makes text does
     preload: bool | None = None  # load at the start, not with the first request; None: the server's
     idle_timeout: float | None = None  # seconds; None: the server's
     max_in_flight: int | None = None  # requests; None: no limit of its own

@@ -22,6 +22,7 @@ from inferd.config import EngineConfig
 from inferd.errors import ConfigError
 from inferd.gateway.config import ModelConfig, ServerConfig
 from inferd.units import parse_bytes, parse_seconds
+from inferd.yaml_file import read_yaml
 
 MAX_FILE_BYTES = 2**20
 _SIZES = frozenset({"memory_budget", "kv_cache_memory", "max_body_size"})
@@ -30,7 +31,7 @@ _TIMES = frozenset(
     response_retention""".split()
 )
 _WRITTEN = {"served_names": "names"}  # field -> key
-_NOT_WRITTEN = frozenset({"num_bytes", "worker_factory", "api_keys", "key_weights"})  # not for a file
+_NOT_WRITTEN = frozenset({"num_bytes", "has_kv_cache", "worker_factory", "api_keys", "key_weights"})  # not for a file
 T = TypeVar("T")
 
 
@@ -39,13 +40,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     Raises ConfigError naming the key and what is allowed.
     """
-    raw = path.read_bytes()
-    if len(raw) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        values = msgspec.yaml.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: {str(error).splitlines()[0]}") from None
+    values = read_yaml(path, MAX_FILE_BYTES)
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name} must hold keys and values, such as models: [...]")
     return _server(values, path.name)

@@ -58,8 +58,8 @@ class Gateway:
         idle_timeout: float | None = None,
         names: Mapping[str, str] = {},
     ) -> Response:
-        """The response to return from a route that makes text. idle_timeout: as Model.lease has it. names: what the
-        body calls fields of SamplingParams, for errors."""
+        """The response to return from a route that makes text. idle_timeout: as Model.lease has it. names: what
+        this body, unlike its dialect, calls fields of SamplingParams, for errors."""
         return Completion(call, served, self.router, self._caller(request, served), idle_timeout, names)
 
     async def call(

@@ -22,6 +22,7 @@ from inferd.gateway.body import read_body
 from inferd.gateway.completion import unless_gone
 from inferd.gateway.config import ServerConfig
 from inferd.gateway.errors import json_response
+from inferd.gateway.json_fields import decode
 
 PLAN_SECONDS = 20.0  # a plan takes 0.2 to 1.5 s on an idle machine
 MAX_WAITING_PLANS = 8
@@ -65,11 +66,7 @@ class Dashboard:
         return json_response(await unless_gone(request.receive, self._planner(None)))
 
     async def plan(self, request: Request) -> Response:
-        body = await read_body(request, self._config)
-        try:
-            fields = msgspec.json.decode(body, type=dict[str, Any])
-        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-            raise InvalidRequestError(f"The body must be a JSON object: {error}") from None
+        fields = decode(await read_body(request, self._config))
         return json_response(await unless_gone(request.receive, self._planner(fields)))
 
     async def _planner(self, fields: dict[str, Any] | None) -> Any:

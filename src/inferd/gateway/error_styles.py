@@ -1,4 +1,7 @@
-"""How an error is told in each dialect, by the path that was asked for: its words, its status, its shape."""
+"""How an error is told in each dialect, by the path that was asked for: its words, its status, its shape.
+
+The words are one table for a dialect, which its warnings use too.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,20 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """names: fields of SamplingParams that the dialect calls otherwise. statuses: those it has another one for."""
+    """names: fields of SamplingParams and ChatTurn that the dialect calls otherwise. statuses: those it has another one
+    for."""
 
     body: Callable[[Failure], dict[str, Any]]
     names: Mapping[str, str] = field(default_factory=dict)
     statuses: Mapping[int, int] = field(default_factory=dict)
 
-    def apply(self, failure: Failure) -> Failure:
-        """The failure in the words and with the status of this dialect."""
+    def apply(self, failure: Failure, names: Mapping[str, str] = {}) -> Failure:
+        """The failure in the words and with the status of this dialect. names: of one call, over the dialect's."""
         status = self.statuses.get(failure.status, failure.status)
-        param = failure.param
-        if param is None or param not in self.names:
+        param, names = failure.param, {**self.names, **names}
+        if param is None or param not in names:
             return replace(failure, status=status)
-        own = self.names[param]
+        own = names[param]
         message = re.sub(rf"\b{re.escape(param)}\b", own, failure.message)
         return replace(failure, status=status, param=own, message=message)
 
@@ -92,31 +96,45 @@ def llama_server(failure: Failure) -> dict[str, Any]:
     return {"error": {"code": failure.status, "message": failure.message, "type": kind}}
 
 
-_OPENAI = Style(body=openai)
-_RESPONSES = Style(
+OPENAI = Style(body=openai, names={"thinking_budget": "thinking_token_budget"})
+RESPONSES = Style(
     body=openai,
-    names={"max_tokens": "max_output_tokens", "messages": "input", "structured_outputs": "text"},
+    names={
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "structured_outputs": "text",
+        "thinks": "reasoning",
+        "reasoning_effort": "reasoning.effort",
+    },
 )
-_ANTHROPIC = Style(
+ANTHROPIC = Style(
     body=anthropic,
-    names={"stop": "stop_sequences", "structured_outputs": "output_config", "thinking_budget": "thinking"},
+    names={
+        "stop": "stop_sequences",
+        "structured_outputs": "output_config",
+        "thinks": "thinking",
+        "thinking_budget": "thinking",
+        "reasoning_effort": "output_config.effort",
+    },
     statuses={503: 529},
 )
-_OLLAMA = Style(
+OLLAMA = Style(
     body=plain,
     names={
         "max_tokens": "num_predict",
         "repetition_penalty": "repeat_penalty",
         "structured_outputs": "format",
         "logprobs": "top_logprobs",
+        "thinks": "think",
+        "reasoning_effort": "think",
     },
 )
-_TGI = Style(
+TGI = Style(
     body=tgi,
     names={"max_tokens": "max_new_tokens", "structured_outputs": "grammar", "logprobs": "top_n_tokens"},
     statuses={400: 422, 500: 424, 503: 429},
 )
-_LLAMA_SERVER = Style(
+LLAMA_SERVER = Style(
     body=llama_server,
     names={
         "max_tokens": "n_predict",
@@ -128,21 +146,21 @@ _LLAMA_SERVER = Style(
 )
 # the longest prefix that fits counts; all else is in OpenAI's shape
 _STYLES: dict[str, Style] = {
-    "/v1/messages": _ANTHROPIC,
-    "/v1/responses": _RESPONSES,
-    "/api/": _OLLAMA,
+    "/v1/messages": ANTHROPIC,
+    "/v1/responses": RESPONSES,
+    "/api/": OLLAMA,
     "/v2": Style(body=plain),
-    "/v2/rerank": _OPENAI,
-    "/v2/embed": _OPENAI,
-    **dict.fromkeys(("/generate", "/info", "/chat_tokenize", "/invocations", "/vertex"), _TGI),
-    **dict.fromkeys(("/embed", "/predict", "/similarity"), _TGI),
-    **dict.fromkeys(("/embeddings", "/embedding"), _OPENAI),
-    **dict.fromkeys(("/completion", "/infill", "/props", "/slots", "/apply-template", "/models"), _LLAMA_SERVER),
+    "/v2/rerank": OPENAI,
+    "/v2/embed": OPENAI,
+    **dict.fromkeys(("/generate", "/info", "/chat_tokenize", "/invocations", "/vertex"), TGI),
+    **dict.fromkeys(("/embed", "/predict", "/similarity"), TGI),
+    **dict.fromkeys(("/embeddings", "/embedding"), OPENAI),
+    **dict.fromkeys(("/completion", "/infill", "/props", "/slots", "/apply-template", "/models"), LLAMA_SERVER),
 }
 
 
 def style_of(path: str) -> Style:
     if path == "/":  # only TGI's clients post there
-        return _TGI
+        return TGI
     fitting = [prefix for prefix in _STYLES if path.startswith(prefix)]
-    return _STYLES[max(fitting, key=len)] if fitting else _OPENAI
+    return _STYLES[max(fitting, key=len)] if fitting else OPENAI

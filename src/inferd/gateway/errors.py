@@ -24,14 +24,6 @@ class HttpError(InferdError):
         self.headers = dict(headers)
 
 
-def renamed(error: InferdError, names: Mapping[str, str]) -> InferdError:
-    """The error in the words of a dialect. names: a field of SamplingParams -> the one it came from."""
-    if not isinstance(error, InvalidRequestError) or error.param is None or error.param not in names:
-        return error
-    name = names[error.param]
-    return InvalidRequestError(error.message.replace(error.param, name), param=name, code=error.code)
-
-
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
     status: int
@@ -47,16 +39,16 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(msgspec.json.encode(value), status, headers, "application/json")
 
 
-def error_response(error: BaseException, path: str) -> Response:
-    """path: decides in which dialect's shape the error is told."""
-    reply = to_reply(error, path)
+def error_response(error: BaseException, path: str, names: Mapping[str, str] = {}) -> Response:
+    """path: decides in which dialect's words and shape the error is told. names: of this call alone, over those."""
+    reply = to_reply(error, path, names)
     return json_response(reply.body, reply.status, reply.headers)
 
 
-def to_reply(error: BaseException, path: str = "") -> ErrorReply:
+def to_reply(error: BaseException, path: str = "", names: Mapping[str, str] = {}) -> ErrorReply:
     style = style_of(path)
     plain = to_failure(error)
-    failure = style.apply(plain)
+    failure = style.apply(plain, names)
     # a retry cannot help a 4xx; a 5xx here is a restart or a full queue, and passes
     headers = {"x-should-retry": "false" if plain.status < 500 else "true"}
     if isinstance(error, HttpError):

@@ -17,12 +17,15 @@ from inferd.gateway.errors import HttpError, error_response
 OPEN_PATHS = frozenset({b"/health", b"/"})  # the page holds no data
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _SLASHES = re.compile("//+")
+# types that a page may send to another origin without that origin's consent (CORS)
+_SENT_UNASKED = ("", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class Guard:
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._hosts = config.checked_hosts
+        self._origins = frozenset(config.cors_origins)
         self._digests = [hashlib.sha256(key.encode()).digest() for key in config.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,6 +44,8 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         self._check_host(_values(scope, b"host"))
         is_read = scope["method"] in ("GET", "HEAD")
+        if not self._digests and not is_read:
+            self._check_page(scope)
         if not self._digests or (is_read and scope["raw_path"] in OPEN_PATHS):
             return
         for key in _keys(scope):
@@ -61,6 +66,16 @@ class Guard:
         name, _, port = host.rpartition(":")
         if (name if port.isdigit() else host) not in self._hosts:
             raise HttpError(421, "This host name is not served here.")
+
+    def _check_page(self, scope: Scope) -> None:
+        """A page of another site must not upload files, or load and unload models, where no key keeps it out."""
+        origin = next(iter(_values(scope, b"origin")), b"").decode("latin-1")
+        host = next(iter(_values(scope, b"host")), b"").decode("latin-1")
+        if not origin or origin.partition("://")[2] == host or not self._origins.isdisjoint((origin, "*")):
+            return
+        kind = next(iter(_values(scope, b"content-type")), b"").decode("latin-1").partition(";")[0].strip().lower()
+        if kind in _SENT_UNASKED:
+            raise HttpError(415, "Pages of another origin must be allowed with --cors-origin to send this type.")
 
 
 def tenant_of(key: bytes) -> str:

@@ -54,7 +54,8 @@ class Model:
 
     @property
     def num_bytes(self) -> int:
-        return int(self.config.num_bytes * _FILE_FACTOR) + (self.engine.kv_cache_memory or 0) + _PROCESS_BYTES
+        kv_cache = (self.engine.kv_cache_memory or 0) if self.config.has_kv_cache else 0
+        return int(self.config.num_bytes * _FILE_FACTOR) + kv_cache + _PROCESS_BYTES
 
     @property
     def place(self) -> Place:

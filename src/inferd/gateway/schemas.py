@@ -29,6 +29,7 @@ def one_of(*values: str) -> Schema:
     return {"enum": [*values, None]}
 
 
+NAME: Schema = {"type": "string", "minLength": 1}
 FLAG = optional("boolean")
 TEXT = optional("string")
 OPENAI_ERROR: Schema = {
@@ -54,6 +55,31 @@ def answers(done: Schema, error: Schema = OPENAI_ERROR, *, streams: bool = False
         "200": {"description": "Done", "content": content},
         "default": {"description": failed, "content": {"application/json": {"schema": error}}},
     }
+
+
+def get(summary: str, done: Schema, error: Schema = OPENAI_ERROR) -> dict[str, Any]:
+    return {"get": bodiless(summary, done, error)}
+
+
+def bodiless(summary: str, done: Schema, error: Schema = OPENAI_ERROR) -> dict[str, Any]:
+    """An operation of any method that takes no body."""
+    return {"summary": summary, "responses": answers(done, error)}
+
+
+def in_path(item: dict[str, Any], *names: str, schema: Schema = NAME) -> dict[str, Any]:
+    """The item with parameters in its path."""
+    parameters = [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+    return {**item, "parameters": parameters}
+
+
+def query(name: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def listed(item: Schema) -> Schema:
+    """OpenAI's list."""
+    data = {"type": "array", "items": item}
+    return {"type": "object", "required": ["object", "data"], "properties": {"object": {"const": "list"}, "data": data}}
 
 
 def post(

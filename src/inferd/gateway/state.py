@@ -28,8 +28,9 @@ _LATENCIES = {
 
 
 def state_of(
-    recorder: Recorder, models: Iterable[Model], version: str, memory_budget: int | None = None
+    recorder: Recorder, models: Iterable[Model], version: str, memory_budget: int | None = None, tenant: str = ""
 ) -> dict[str, Any]:
+    """tenant: who asks. Sums are over all tenants; requests and costs are those of this one, of all where it is ""."""
     price = recorder.price
     return {
         "version": version,
@@ -37,12 +38,12 @@ def state_of(
         "uptime": recorder.uptime,
         "currency": None if price is None else price.currency,
         "memory_budget": memory_budget,
-        "models": [_model(model) for model in models],
-        "requests": [_request(record) for record in recorder.latest],
+        "models": [_model(model, tenant) for model in models],
+        "requests": [_request(one) for one in recorder.latest if tenant in ("", one.info.tenant)],
     }
 
 
-def _model(model: Model) -> dict[str, Any]:
+def _model(model: Model, tenant: str) -> dict[str, Any]:
     """kind: None until it was loaded once. calls: None for a model that makes text."""
     ready, calls = model.worker.ready, model.metrics.calls
     return {
@@ -51,7 +52,7 @@ def _model(model: Model) -> dict[str, Any]:
         "kind": None if ready is None else ready.kind,
         "calls": _calls(calls) if calls.is_used or (ready is not None and ready.kind != "generate") else None,
         **_residence(model),
-        **_figures(model.metrics),
+        **_figures(model.metrics, tenant),
     }
 
 
@@ -101,7 +102,7 @@ def _resident_bytes(pid: int | None) -> int | None:
         return None
 
 
-def _figures(metrics: ModelMetrics) -> dict[str, Any]:
+def _figures(metrics: ModelMetrics, tenant: str) -> dict[str, Any]:
     requests = metrics.all_tenants
     return {
         **_engine(metrics),
@@ -124,7 +125,7 @@ def _figures(metrics: ModelMetrics) -> dict[str, Any]:
         },
         "busy_seconds": metrics.busy_seconds,
         **asdict(metrics.pace),
-        "cost": _cost(metrics),
+        "cost": _cost(metrics, tenant),
     }
 
 
@@ -156,11 +157,11 @@ def _percentiles(histogram: Latency) -> dict[str, Any]:
     return {"p50": p50, "p90": p90, "p99": p99, "count": histogram.count}
 
 
-def _cost(metrics: ModelMetrics) -> dict[str, Any] | None:
+def _cost(metrics: ModelMetrics, tenant: str) -> dict[str, Any] | None:
     """None without a price."""
     if metrics.price is None:
         return None
-    tenants = metrics.tenants.figures.items()
+    tenants = [(name, figures) for name, figures in metrics.tenants.figures.items() if tenant in ("", name)]
     return {
         "per_hour": metrics.price.per_hour,
         "busy": metrics.cost_of(metrics.busy_seconds),

@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inferd.gateway.calls import Caller, sampling_of
+from inferd.gateway.calls import Caller, command_of
 from inferd.parsing.deltas import Content, Delta
 from inferd.types import StructuredOutputs, TokenEvent
-from inferd.worker.protocol import Generate, Ready, TextPrompt, TokenPrompt
+from inferd.worker.protocol import Generate, Prompt, Ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTurn:
     """sampling: fields of SamplingParams that were set."""
 
-    prompt: TextPrompt | TokenPrompt
+    prompt: Prompt
     sampling: Mapping[str, Any] = field(default_factory=dict)
     structured: StructuredOutputs | None = None
     truncate_prompt_tokens: int | None = None
+    priority: int = 0
     cache_salt: str = ""
     fit_max_tokens: bool = False
     want_prompt_text: bool = False
@@ -27,17 +28,14 @@ class TextTurn:
 
     def command(self, request_id: str, ready: Ready, caller: Caller) -> Generate:
         """The request to the engine. Raises InvalidRequestError in the names of SamplingParams."""
-        values = dict(self.sampling)
-        if self.structured is not None:
-            values["structured_outputs"] = {"kind": self.structured.kind, "value": self.structured.value}
-        return Generate(
-            request_id=request_id,
-            prompt=self.prompt,
-            sampling=sampling_of(ready, values),
-            tenant=caller.tenant,
-            weight=caller.weight,
-            adapter=caller.adapter,
-            is_background=caller.is_background,
+        return command_of(
+            request_id,
+            self.prompt,
+            ready,
+            caller,
+            self.sampling,
+            self.structured,
+            priority=self.priority,
             cache_salt=self.cache_salt,
             truncate_prompt_tokens=self.truncate_prompt_tokens,
             fit_max_tokens=self.fit_max_tokens,

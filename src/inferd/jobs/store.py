@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -21,9 +20,11 @@ import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.jobs.lines import Line, LineError
-from inferd.ledger.database import BUSY_SECONDS, locked
+from inferd.ledger.database import locked, opened
 
 MAX_TENANT_BYTES = 4 * 2**30  # of all files of one tenant
+MAX_TENANT_FILES = 10_000
+MAX_TENANT_BATCHES = 10_000  # that are told of; the oldest ended ones go first, their files stay
 T = TypeVar("T")
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS file (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, filename TEXT NOT NULL, "
@@ -76,14 +77,7 @@ class JobStore:
         self._files = folder / "files"
         self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = locked(folder / "jobs.lock")
-        path = folder / "jobs.db"
-        path.touch(mode=0o600)
-        self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL"):
-            self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        with self._connection:
-            for statement in _TABLES:
-                self._connection.execute(statement)
+        self._connection = opened(folder / "jobs.db", _TABLES, "synchronous = FULL")
         self._sweep()
         self._thread = ThreadPoolExecutor(1, "jobs")
 
@@ -108,8 +102,11 @@ class JobStore:
     def add_file(self, upload: Path, tenant: str, filename: str, purpose: str) -> StoredFile:
         """Takes a written upload over. Raises InvalidRequestError when the tenant has too much already."""
         num_bytes = upload.stat().st_size
-        used = self._one("SELECT coalesce(sum(num_bytes), 0) FROM file WHERE tenant = ?", (tenant,))
-        if used is not None and used[0] + num_bytes > MAX_TENANT_BYTES:
+        sums = "SELECT coalesce(sum(num_bytes), 0), count(*) FROM file WHERE tenant = ?"
+        [(used, count)] = self._all(sums, (tenant,))
+        if count >= MAX_TENANT_FILES:
+            raise InvalidRequestError(f"file: there may be {MAX_TENANT_FILES} files; delete some first", param="file")
+        if used + num_bytes > MAX_TENANT_BYTES:
             raise InvalidRequestError(f"file: all files together may have {MAX_TENANT_BYTES} bytes", param="file")
         file_id = f"file-{uuid.uuid4().hex[:24]}"
         _move(upload, self.path_of(file_id))
@@ -140,8 +137,15 @@ class JobStore:
     # batches
 
     def put(self, batch: Batch) -> Batch:
+        """Adds a new one."""
         with self._connection:
             self._put(batch)
+            marks = ", ".join("?" for _ in OPEN)
+            self._connection.execute(
+                "DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE tenant = ? "
+                f"ORDER BY created_at DESC, id LIMIT -1 OFFSET ?) AND status NOT IN ({marks})",
+                (batch.tenant, MAX_TENANT_BATCHES, *OPEN),
+            )
         return batch
 
     def batch(self, batch_id: str, tenant: str) -> Batch | None:

@@ -1,4 +1,4 @@
-"""The ledger's file: one connection writes, on a thread of its own; any number of others read.
+"""SQLite files: one connection writes, any number of others read; and the ledger, whose writer has a thread of its own.
 
 Write-ahead logging lets readers go on while it writes. A lock beside the file keeps a second writer out, also one in
 another process.
@@ -37,12 +37,7 @@ class Ledger:
         """tables: statements that make what is not there yet. Raises ConfigError when another process writes."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = locked(path.with_suffix(".lock"))
-        self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        with self._connection:
-            for statement in tables:
-                self._connection.execute(statement)
+        self._connection = opened(path, tables)
         self._rows: queue.Queue[tuple[str, Values] | None] = queue.Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -74,6 +69,21 @@ class Ledger:
                             self._connection.execute(*row)
             except sqlite3.Error:
                 log.exception("%d rows could not be written to the ledger", len(rows))
+
+
+def opened(path: Path, tables: Sequence[str], *pragmas: str) -> sqlite3.Connection:
+    """The connection that writes; any one thread may use it. tables: statements that make what is not there yet.
+
+    pragmas go over write-ahead logging, whose commits a power cut may undo, but not damage.
+    """
+    path.touch(mode=0o600)  # for its owner alone: prompts, answers, documents; its log gets the same mode
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", *pragmas):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    with connection:
+        for statement in tables:
+            connection.execute(statement)
+    return connection
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import msgspec
 
 from inferd.config import home_dir
 from inferd.errors import InvalidRequestError
-from inferd.ledger.database import BUSY_SECONDS, locked
+from inferd.ledger.database import locked, opened
 
 log = logging.getLogger("inferd.ledger")
 PURGE_SECONDS = 60.0  # how long at most something stays after its time
@@ -64,7 +64,7 @@ class ResponseStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = locked(path.with_suffix(".lock"))
         self._retention = retention
-        self._connection = _opened(path)
+        self._connection = opened(path, _TABLES, "secure_delete = ON")
         self._finish_lost(on_lost)
         self._purged_at = 0.0
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -200,17 +200,6 @@ class ResponseStore:
                 self._connection.execute(
                     "UPDATE response SET is_finished = 1, body = ? WHERE id = ?", (lost, response_id)
                 )
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)  # prompts and answers are nobody else's; its log gets the same mode
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
-    with connection:
-        for statement in _TABLES:
-            connection.execute(statement)
-    return connection
 
 
 def _stored(

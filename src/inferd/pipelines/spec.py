@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.errors import ConfigError
+from inferd.yaml_file import read_yaml
 
 MAX_FILE_BYTES = 2**18
 MAX_STEPS = 64
@@ -130,13 +131,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_pipeline(path: Path) -> Pipeline:
     """Raises ConfigError naming the step and the key."""
-    raw = path.read_bytes()
-    if len(raw) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        values = msgspec.yaml.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: {str(error).splitlines()[0]}") from None
+    values = read_yaml(path, MAX_FILE_BYTES)
     if not isinstance(values, dict) or not isinstance(values.get("steps"), list):
         raise ConfigError(f"{path.name} must have a name and a list of steps")
     if unknown := sorted(map(str, values.keys() - {"name", "steps"})):

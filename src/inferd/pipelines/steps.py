@@ -13,8 +13,9 @@ import numpy as np
 from inferd.errors import ConfigError, InvalidRequestError
 from inferd.pipelines import spec
 
-MAX_PIXELS = 2**26
-MAX_VALUES = 2**26
+MAX_PIXELS = 2**24  # of an image file: a few hundred bytes can hold any number of them
+MAX_VALUES = 2**24  # 128 MiB as float64
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # others start programs or have many ways to be read
 
 
 def apply(settings: spec.Settings, value: Any, labels: list[str]) -> Any:
@@ -35,7 +36,7 @@ def _array(value: Any) -> Any:
         return value
     try:
         array = np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidRequestError("input must be numbers in nested lists of equal lengths", param="input") from None
     if array.size > MAX_VALUES:
         raise InvalidRequestError(f"input must hold at most {MAX_VALUES} numbers", param="input")
@@ -50,12 +51,14 @@ def _image(settings: spec.Image, value: Any) -> Any:
     if not isinstance(value, str):
         raise InvalidRequestError("input must be an image file as base64", param="input")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(value, validate=True))) as file:
+        with Image.open(io.BytesIO(base64.b64decode(value, validate=True)), formats=IMAGE_FORMATS) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise InvalidRequestError(f"input: an image has at most {MAX_PIXELS} pixels", param="input")
             image = file.convert(settings.mode)
             if settings.size is not None:
                 image = image.resize(settings.size, Image.Resampling.BILINEAR)
+            if image.width * image.height * len(image.getbands()) > MAX_VALUES:
+                raise InvalidRequestError(f"input: an image has at most {MAX_VALUES} values", param="input")
             return np.asarray(image, np.float64)
     except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise InvalidRequestError("input is no image that can be read", param="input") from None
@@ -74,7 +77,10 @@ def _columns(settings: spec.Columns, value: Any) -> Any:
             raise InvalidRequestError(
                 f"input[{at}]: there is no column {unknown[0][:80]!r}, but {known}", param="input"
             )
-    return np.array([[row[name] for name in settings.names] for row in rows], np.float64)
+    try:
+        return np.array([[row[name] for name in settings.names] for row in rows], np.float64)
+    except OverflowError:
+        raise InvalidRequestError("input must be numbers from -1.8e308 to 1.8e308", param="input") from None
 
 
 def _scale(settings: spec.Scale, value: Any) -> Any:

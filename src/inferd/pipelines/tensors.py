@@ -30,10 +30,12 @@ def declared(details: dict[str, Any], settings: Infer) -> TensorSpec:
 
 def to_tensor(spec: TensorSpec, value: Any) -> Tensor:
     """In the type that the model reads. Raises InvalidRequestError for what cannot be it."""
-    try:
-        array = np.asarray(value)
+    try:  # texts as objects: an array of texts takes the longest one's memory for each
+        array = value if isinstance(value, np.ndarray) else np.asarray(value, object)
+        if spec.datatype == "BYTES" and not all(isinstance(text, str) for text in array.reshape(-1).tolist()):
+            raise InvalidRequestError(f"input must be texts for '{spec.name}'", param="input")
         array = array if spec.datatype == "BYTES" else array.astype(DTYPES[spec.datatype])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidRequestError(
             f"input must be numbers for '{spec.name}' of {spec.datatype}", param="input"
         ) from None

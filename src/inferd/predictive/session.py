@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from inferd.errors import ConfigError, EngineError, InvalidRequestError, ModelLo
 from inferd.predictive.tensors import DTYPES, Array, TensorSpec
 
 log = logging.getLogger("inferd.predictive")
+_FOLDERS = re.compile(r"""(?<![^\s"'(=])/(?:[^/\s"']+/)*""")  # of an absolute path
 _DATATYPES = {
     **{f"tensor({sign.lower()}int{size})": f"{sign}INT{size}" for size in (8, 16, 32, 64) for sign in ("", "U")},
     "tensor(float16)": "FP16",
@@ -94,4 +96,4 @@ def _first_line(error: Exception) -> str:
     """Of ONNX Runtime's message, without its prefix of codes and without folders."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     text = lines[0].removeprefix("[ONNXRuntimeError] : ")
-    return " ".join(word.rpartition("/")[2] if word.startswith("/") else word for word in text.split())[:300]
+    return " ".join(_FOLDERS.sub("", text).split())[:300]

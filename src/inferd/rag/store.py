@@ -7,7 +7,6 @@ to its next change: 10,000 chunks of 384 dimensions are 15 MB.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.errors import InvalidRequestError, ModelNotFoundError
+from inferd.ledger.database import opened
 from inferd.rag.chunks import Chunk
 
 _TABLES = (
@@ -31,6 +31,10 @@ _TABLES = (
         first INTEGER NOT NULL, last INTEGER NOT NULL, text TEXT NOT NULL, vector BLOB NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS chunks_of ON chunks (document)",
 )
+
+
+MAX_TENANT_COLLECTIONS = 1000
+MAX_TENANT_CHUNKS = 200_000  # 300 MB of vectors with 384 dimensions, which a search keeps in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,7 @@ class Hit:
 class RagStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
-        for pragma in ("journal_mode = WAL", "foreign_keys = ON", "secure_delete = ON"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        with self._connection:
-            for statement in _TABLES:
-                self._connection.execute(statement)
+        self._connection = opened(path, _TABLES, "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
         self._lock = threading.Lock()
         self._matrices: dict[int, tuple[list[int], Any]] = {}  # collection -> (chunk ids, float32 (num_chunks, width))
 
@@ -116,7 +115,7 @@ class RagStore:
     ) -> None:
         """Adds a document, in place of one of the same name. vectors: a float32 buffer for each chunk, normalized.
 
-        Raises InvalidRequestError when the collection was made by another model.
+        Raises InvalidRequestError when the collection was made by another model, or the tenant has too much already.
         """
         width = len(memoryview(vectors[0]).cast("B")) // 4
         with self._lock, self._connection:
@@ -136,7 +135,19 @@ class RagStore:
                 "INSERT INTO chunks (document, first, last, text, vector) VALUES (?, ?, ?, ?, ?)",
                 [(row.lastrowid, c.begin, c.end, c.text, bytes(v)) for c, v in zip(chunks, vectors, strict=True)],
             )
+            self._check_room(tenant)
             self._matrices.pop(collection, None)
+
+    def _check_room(self, tenant: str) -> None:
+        """Within the transaction: what raises is undone."""
+        count = "SELECT count(*) FROM collections WHERE tenant = ?"
+        if self._connection.execute(count, (tenant,)).fetchone()[0] > MAX_TENANT_COLLECTIONS:
+            raise InvalidRequestError(f"there may be at most {MAX_TENANT_COLLECTIONS} collections", param="name")
+        count = """SELECT count(*) FROM chunks JOIN documents d ON d.id = document
+                   JOIN collections c ON c.id = d.collection WHERE tenant = ?"""
+        if self._connection.execute(count, (tenant,)).fetchone()[0] > MAX_TENANT_CHUNKS:
+            message = f"documents: all collections together may have at most {MAX_TENANT_CHUNKS} chunks"
+            raise InvalidRequestError(message, param="documents")
 
     def delete(self, collection: Collection, document: str | None = None) -> None:
         """A document, or the whole collection. Raises ModelNotFoundError."""

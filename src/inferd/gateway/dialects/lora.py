@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from inferd.gateway.context import Gateway
 from inferd.gateway.errors import HttpError
 from inferd.gateway.json_fields import convert
 from inferd.gateway.router import Model
+from inferd.gateway.schemas import TEXT, Schema, optional, post
 
 MAX_NAME_LEN = 256
 
@@ -29,6 +31,37 @@ class _Load(msgspec.Struct, forbid_unknown_fields=True):
 class _Unload(msgspec.Struct, forbid_unknown_fields=True):
     lora_name: str
     lora_int_id: int | None = None  # of vLLM's own books; the name decides there too
+
+
+def paths() -> dict[str, Any]:
+    """For the OpenAPI document."""
+    load: Schema = {
+        "type": "object",
+        "required": ["lora_name", "lora_path"],
+        "additionalProperties": False,
+        "properties": {
+            "lora_name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LEN},
+            "lora_path": {"type": "string"},
+            "model": TEXT,
+            "load_inplace": {"enum": [False, None]},
+        },
+    }
+    unload: Schema = {
+        "type": "object",
+        "required": ["lora_name"],
+        "additionalProperties": False,
+        "properties": {"lora_name": {"type": "string"}, "lora_int_id": optional("integer")},
+    }
+    return {
+        "/v1/load_lora_adapter": _told("Loads a LoRA adapter from a directory that the operator allows", load),
+        "/v1/unload_lora_adapter": _told("Unloads a LoRA adapter", unload),
+    }
+
+
+def _told(summary: str, request: Schema) -> dict[str, Any]:
+    item = post(summary, request, {})
+    item["post"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return item
 
 
 def routes(gateway: Gateway) -> list[Route]:

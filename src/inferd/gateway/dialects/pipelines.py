@@ -15,9 +15,24 @@ from inferd.errors import ConfigError, InvalidRequestError, ModelNotFoundError
 from inferd.gateway import encoding
 from inferd.gateway.context import Gateway
 from inferd.gateway.errors import json_response
+from inferd.gateway.schemas import get, in_path, listed, post
 from inferd.pipelines.spec import Embed, Infer, Pipeline, Settings, read_pipeline
 from inferd.worker import protocol
 from inferd.worker.protocol import Inferred, Tensor
+
+MAX_STEPS = 4  # at a time: one that reads an image takes up to 200 MB
+
+
+def paths() -> dict[str, Any]:
+    """For the OpenAPI document."""
+    pipeline = {"type": "object", "required": ["id", "object", "steps", "models"]}
+    value = {"type": ["string", "number", "boolean", "array", "object"]}
+    run = {"type": "object", "required": ["input"], "additionalProperties": False, "properties": {"input": value}}
+    done = {"type": "object", "required": ["pipeline", "output", "stages"]}
+    return {
+        "/v1/pipelines": get("The pipelines that are declared", listed(pipeline)),
+        "/v1/pipelines/{name}": in_path(post("An input through the steps of a pipeline", run, done), "name"),
+    }
 
 
 def routes(gateway: Gateway) -> list[Route]:
@@ -32,6 +47,7 @@ class Pipelines:
     def __init__(self, gateway: Gateway) -> None:
         """Raises ConfigError for a file that is no pipeline, or names a model that is not served."""
         self._gateway = gateway
+        self._step_slots = asyncio.Semaphore(MAX_STEPS)
         self._pipelines: dict[str, Pipeline] = {}
         for path in gateway.config.pipelines:
             pipeline = read_pipeline(Path(path))
@@ -74,7 +90,8 @@ class Pipelines:
             elif isinstance(settings, Embed):
                 value = await self._embed(request, settings, value)
             else:
-                value = await asyncio.to_thread(steps.apply, settings, value, labels)
+                async with self._step_slots:
+                    value = await asyncio.to_thread(steps.apply, settings, value, labels)
             stages.append({"step": kind, "seconds": time.perf_counter() - begin})
         return {"pipeline": pipeline.name, "output": steps.to_json(value), "stages": stages}
 

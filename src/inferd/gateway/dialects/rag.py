@@ -22,7 +22,7 @@ from inferd.gateway.dialects.openai.call import parse
 from inferd.gateway.errors import json_response
 from inferd.gateway.json_fields import convert, integral
 from inferd.gateway.router import Model
-from inferd.gateway.schemas import TEXT, integer, post
+from inferd.gateway.schemas import TEXT, Schema, bodiless, get, in_path, integer, listed, post
 from inferd.metrics.requests import Targets
 from inferd.rag.chunks import MAX_WORDS, Chunk, split
 from inferd.rag.prompts import citations_in, messages_of
@@ -65,20 +65,61 @@ class Found:
     stages: dict[str, float]
 
 
+_COLLECTION: Schema = {
+    "type": "object",
+    "required": ["name", "model", "width", "num_documents", "num_chunks", "created"],
+}
+_DELETED: Schema = {"type": "object", "required": ["collection", "document", "deleted"]}
+_DOCUMENT: Schema = {
+    "type": "object",
+    "required": ["name", "text"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LEN},
+        "text": {"type": "string", "pattern": r"\S"},
+    },
+}
+_INDEX: Schema = {
+    "type": "object",
+    "required": ["documents"],
+    "additionalProperties": False,
+    "properties": {
+        "documents": {"type": "array", "items": _DOCUMENT, "minItems": 1, "maxItems": MAX_DOCUMENTS},
+        "embed_model": TEXT,
+    },
+}
+_INDEXED: Schema = {"type": "object", "required": ["collection", "embed_model", "indexed", "unchanged", "chunks"]}
+_QUERY: dict[str, Schema] = {
+    "collection": {"type": "string", "minLength": 1},
+    "query": {"type": "string", "pattern": r"\S"},
+    "top_k": integer(1, MAX_TOP_K),
+    "rerank_model": TEXT,
+}
+_SEARCH: Schema = {
+    "type": "object",
+    "required": ["collection", "query"],
+    "properties": _QUERY,
+    "additionalProperties": False,
+}
+_ASK: Schema = {"type": "object", "required": ["collection", "query"], "properties": _QUERY}
+_FOUND: Schema = {"type": "object", "required": ["sources", "stages"]}
+
+
 def paths() -> dict[str, Any]:
-    """For the OpenAPI document: the routes that change nothing."""
-    query: dict[str, Any] = {
-        "collection": {"type": "string", "minLength": 1},
-        "query": {"type": "string", "pattern": r"\S"},
-        "top_k": integer(1, MAX_TOP_K),
-        "rerank_model": TEXT,
+    """For the OpenAPI document."""
+    one = "/v1/rag/collections/{name}"
+    remove = {"delete": bodiless("Deletes a document", _DELETED)}
+    collection = {
+        **get("A collection and its documents", _COLLECTION),
+        "delete": bodiless("Deletes a collection with all its documents", _DELETED),
     }
-    search = {"type": "object", "required": ["collection", "query"], "properties": query, "additionalProperties": False}
-    answer = {"type": "object", "required": ["collection", "query"], "properties": query}
-    found = {"type": "object", "required": ["sources", "stages"]}
     return {
-        "/v1/rag/search": post("The chunks of documents that fit a query", search, found),
-        "/v1/rag/answer": post("An answer from documents, with its sources", answer, found, streams=True),
+        "/v1/rag/collections": get("The collections of this key", listed(_COLLECTION)),
+        one: in_path(collection, "name"),
+        one + "/documents": in_path(post("Puts documents into a collection", _INDEX, _INDEXED), "name"),
+        one + "/documents/{document}": in_path(remove, "name", "document"),
+        "/v1/rag/search": post("The chunks of documents that fit a query", _SEARCH, _FOUND),
+        "/v1/rag/answer": post("An answer from documents, with its sources", _ASK, _FOUND, streams=True),
     }
 
 

@@ -196,7 +196,7 @@ class WholeMessage:
             return {**block, block["type"]: text}  # the field has the name of the type
         try:
             return {**block, "input": msgspec.json.decode(text or "{}")}
-        except msgspec.DecodeError:  # a stream shows what there is; here it must be an object
+        except (msgspec.DecodeError, RecursionError):  # a stream shows what there is; here it must be an object
             name = block["name"]
             self._answer.warnings.append(f"content: the input of tool_use {name!r} was cut off; it is left out")
             return None

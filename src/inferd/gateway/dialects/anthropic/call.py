@@ -17,6 +17,7 @@ from inferd.gateway.dialects.anthropic.answer import Answer, MessageStream, Whol
 from inferd.gateway.dialects.anthropic.bodies import CountBody, MessagesBody
 from inferd.gateway.dialects.anthropic.history import chat_of, tools_of
 from inferd.gateway.dialects.fields import check_fields, unknown_inside
+from inferd.gateway.error_styles import ANTHROPIC
 from inferd.gateway.json_fields import convert, integral
 from inferd.metrics.requests import Targets
 from inferd.types import StructuredOutputs
@@ -49,8 +50,7 @@ class Call:
         return self.body.thinking is None or self.body.thinking.display != "omitted"
 
     def commands(self, ready: Ready, caller: Caller) -> Sequence[Generate]:
-        # coding agents ask for more than small models hold: max_tokens is a bound, and stop_reason tells which was met
-        return [msgspec.structs.replace(self.turn.command(self.id, ready, caller), fit_max_tokens=True)]
+        return [self.turn.command(self.id, ready, caller)]
 
     def targets(self, usual: Targets) -> Targets:
         return usual
@@ -68,14 +68,8 @@ class Call:
             reader=self.turn.reader(context.ready),
             max_tokens=self.body.max_tokens,
             shows_thinking=self.shows_thinking,
-            warnings=(*self.warnings, *self._idle_fields(context.ready)),
+            warnings=(*self.warnings, *self.turn.warnings(context.ready, ANTHROPIC.names)),
         )
-
-    def _idle_fields(self, ready: Ready) -> list[str]:
-        """Warnings about what changes nothing with this model, in the words of this dialect."""
-        names = {"thinks": "thinking", "reasoning_effort": "output_config.effort"}
-        split = (warning.partition(" ") for warning in self.turn.warnings(ready))
-        return [f"{names.get(name, name)} {rest}" for name, _, rest in split]
 
 
 def parse(fields: dict[str, Any]) -> Call:
@@ -116,6 +110,7 @@ def _turn(body: CountBody) -> tuple[ChatTurn, list[str]]:
         structured=_structured(body),
         reasoning_effort=body.output_config.effort,
         continue_final_message=is_prefilled,
+        fit_max_tokens=True,  # coding agents ask for more than small models hold; stop_reason tells which bound was met
         **_thinking(body),
     )
     return turn, warnings

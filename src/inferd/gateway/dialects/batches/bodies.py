@@ -15,6 +15,7 @@ from inferd.gateway.json_fields import convert
 from inferd.jobs.lines import ENDPOINTS
 from inferd.jobs.store import Batch, StoredFile
 
+MAX_FILES_LISTED, MAX_BATCHES_LISTED = 10_000, 100
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_WINDOW = 30 * 86400
 _MAX_METADATA, _MAX_KEY, _MAX_VALUE = 16, 64, 512

@@ -10,13 +10,19 @@ from starlette.routing import Route
 
 from inferd.errors import InvalidRequestError
 from inferd.gateway.context import Gateway
-from inferd.gateway.dialects.batches.bodies import batch_json, file_json, new_batch, page
+from inferd.gateway.dialects.batches.bodies import (
+    MAX_BATCHES_LISTED,
+    MAX_FILES_LISTED,
+    batch_json,
+    file_json,
+    new_batch,
+    page,
+)
 from inferd.gateway.dialects.batches.jobs import Jobs
 from inferd.gateway.dialects.batches.upload import receive_file
 from inferd.gateway.errors import HttpError, json_response
 from inferd.jobs.store import StoredFile
 
-MAX_FILES_LISTED, MAX_BATCHES_LISTED = 10_000, 100
 MAX_UNFINISHED = 100  # batches of one tenant
 
 

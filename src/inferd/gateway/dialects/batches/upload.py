@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from inferd.errors import InvalidRequestError
 from inferd.gateway.errors import HttpError
 
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a broken form is told to its sender, not to the log
 MAX_FILE_SIZE = 200 * 2**20
 _MAX_FORM_SIZE = MAX_FILE_SIZE + 2**16  # with the other fields
 _FIELDS = {"file", "purpose"}

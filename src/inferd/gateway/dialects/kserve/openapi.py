@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inferd.gateway.dialects.kserve.values import DATATYPES, MAX_DIMS
-from inferd.gateway.schemas import TEXT, Schema, answers, post
+from inferd.gateway.schemas import TEXT, Schema, answers, get, in_path, post
 
 _ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _SHAPE: Schema = {
@@ -51,34 +51,30 @@ _TOLD: Schema = {"type": "object", "properties": {"parameters": {"type": ["objec
 
 def paths() -> dict[str, Any]:
     of_model = {
-        "": _get("What a model takes and gives", _METADATA),
-        "/config": _get("How it is computed", {"type": "object", "required": ["name", "platform"]}),
-        "/stats": _get("Its calls so far", _STATISTICS),
+        "": get("What a model takes and gives", _METADATA, _ERROR),
+        "/config": get("How it is computed", {"type": "object", "required": ["name", "platform"]}, _ERROR),
+        "/stats": get("Its calls so far", _STATISTICS, _ERROR),
         "/ready": _state("Whether it can answer now"),
         "/infer": post("Inference on tensors", _INFER, _INFERRED, _ERROR),
         "/generate": post("The continuation of a text", _GENERATE, _GENERATED, _ERROR),
         "/generate_stream": post("The same piece by piece", _GENERATE, _GENERATED, _ERROR, streams=True),
     }
     versioned = {
-        f"/v2/models/{{model}}/versions/{{version}}{path}": _in_path(item, "model", "version")
+        f"/v2/models/{{model}}/versions/{{version}}{path}": in_path(item, "model", "version")
         for path, item in of_model.items()
     }
     index = {"type": "array", "items": {"type": "object", "required": ["name", "version", "state"]}}
     return {
-        "/v2": _get("The server and its extensions", {"type": "object", "required": ["name", "version"]}),
+        "/v2": get("The server and its extensions", {"type": "object", "required": ["name", "version"]}, _ERROR),
         "/v2/health/live": _state("Whether the gateway lives"),
         "/v2/health/ready": _state("Whether requests can be answered now"),
-        "/v2/models/stats": _get("The calls of all models", _STATISTICS),
-        **{f"/v2/models/{{model}}{path}": _in_path(item, "model") for path, item in of_model.items()},
+        "/v2/models/stats": get("The calls of all models", _STATISTICS, _ERROR),
+        **{f"/v2/models/{{model}}{path}": in_path(item, "model") for path, item in of_model.items()},
         **versioned,
         "/v2/repository/index": _bodiless(post("All models and their states", _INDEX, index, _ERROR)),
-        "/v2/repository/models/{model}/load": _in_path(_done("Load a model"), "model"),
-        "/v2/repository/models/{model}/unload": _in_path(_done("Take a model out of memory"), "model"),
+        "/v2/repository/models/{model}/load": in_path(_done("Load a model"), "model"),
+        "/v2/repository/models/{model}/unload": in_path(_done("Take a model out of memory"), "model"),
     }
-
-
-def _get(summary: str, schema: Schema) -> dict[str, Any]:
-    return {"get": {"summary": summary, "responses": answers(schema, _ERROR)}}
 
 
 def _state(summary: str) -> dict[str, Any]:
@@ -97,10 +93,3 @@ def _bodiless(item: dict[str, Any]) -> dict[str, Any]:
     """Its body may be left out."""
     item["post"]["requestBody"]["required"] = False
     return item
-
-
-def _in_path(item: dict[str, Any], *names: str) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
-    ]
-    return {**item, "parameters": parameters}

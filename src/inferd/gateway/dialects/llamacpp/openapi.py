@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, answers, array, integer, number, optional, post
+from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, array, get, integer, number, optional, post
 from inferd.types import MAX_LOGPROBS, MAX_N, MAX_SEED, MAX_STOP_STRING_LEN, MAX_STOP_STRINGS
 
 _ERROR: Schema = {
@@ -84,10 +84,6 @@ _MODEL: Schema = {"type": "object", "required": ["model"], "properties": {"model
 _DONE: Schema = {"type": "object", "required": ["success"]}
 
 
-def _get(summary: str, done: Schema) -> dict[str, Any]:
-    return {"get": {"summary": summary, "responses": answers(done, _ERROR)}}
-
-
 def paths() -> dict[str, Any]:
     complete = post("The continuation of prompts", _COMPLETION, _COMPLETED, _ERROR, streams=True)
     rendered: Schema = {"type": "object", "required": ["prompt"]}
@@ -97,9 +93,9 @@ def paths() -> dict[str, Any]:
         "/completions": complete,
         "/infill": post("What belongs between two texts", _INFILL, _COMPLETED, _ERROR, streams=True),
         "/apply-template": post("A chat as its template renders it", _CHAT, rendered, _ERROR),
-        "/props": _get("Defaults and limits", props),
-        "/slots": _get("How many sequences run", {"type": "array"}),
-        "/models": _get("The models, loaded or not", {"type": "object", "required": ["data"]}),
+        "/props": get("Defaults and limits", props, _ERROR),
+        "/slots": get("How many sequences run", {"type": "array"}, _ERROR),
+        "/models": get("The models, loaded or not", {"type": "object", "required": ["data"]}, _ERROR),
         "/models/load": post("Loads a model", _MODEL, _DONE, _ERROR),
         "/models/unload": post("Unloads a model, after the requests that use it", _MODEL, _DONE, _ERROR),
     }

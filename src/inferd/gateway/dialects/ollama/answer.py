@@ -83,7 +83,7 @@ class ToolCalls:
             return []
         try:
             arguments = msgspec.json.decode(text or "{}", type=dict[str, Any])
-        except (msgspec.DecodeError, msgspec.ValidationError):
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
             self.broken.append(f"the call of {begun.name} has no complete object of arguments: {text}")
             return []
         return [{"id": begun.id, "function": {"index": begun.index, "name": begun.name, "arguments": arguments}}]

@@ -12,6 +12,7 @@ from inferd.gateway.chat import ChatTurn, TurnReader
 from inferd.gateway.dialects.ollama.answer import Answer, LineStream, WholeAnswer
 from inferd.gateway.dialects.ollama.bodies import ChatBody, GenerateBody
 from inferd.gateway.dialects.ollama.options import DEFAULTS, num_ctx_of
+from inferd.gateway.error_styles import OLLAMA
 from inferd.gateway.text import TextReader, TextTurn, below_defaults
 from inferd.metrics.requests import Targets
 from inferd.worker.protocol import Generate, Ready, TokenPrompt
@@ -55,11 +56,12 @@ class Call:
         sampling = below_defaults(ready, DEFAULTS, self.turn.sampling)
         if self.body.logprobs:
             sampling["logprobs"] = self.body.top_logprobs
-        turn = replace(self.turn, sampling=sampling, truncate_prompt_tokens=self.num_kept(ready))
+        keep = self.num_kept(ready)
+        turn = replace(self.turn, sampling=sampling, truncate_prompt_tokens=keep, fit_max_tokens=True)
         command = turn.command(self.id, ready, caller)
         if self.token_ids is not None:
             command = msgspec.structs.replace(command, prompt=TokenPrompt(token_ids=self.token_ids))
-        return [msgspec.structs.replace(command, fit_max_tokens=True)]
+        return [command]
 
     def num_kept(self, ready: Ready) -> int | None:
         """Tokens a prompt may have before it is cut, where the client asked for that; the rest is for the answer."""
@@ -75,10 +77,7 @@ class Call:
     def all_warnings(self, ready: Ready) -> list[str]:
         if not isinstance(self.turn, ChatTurn):
             return list(self.warnings)
-        found = (
-            text.replace("reasoning_effort", "think").replace("thinks", "think") for text in self.turn.warnings(ready)
-        )
-        return [*self.warnings, *dict.fromkeys(found)]
+        return [*self.warnings, *self.turn.warnings(ready, OLLAMA.names)]
 
     def stream_writer(self, context: AnswerContext) -> StreamWriter:
         return LineStream(Answer(self, context))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inferd.gateway.dialects.ollama.bodies import EFFORTS, MAX_TOP_LOGPROBS
-from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, answers, array, integer, number, optional, post
+from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, array, get, integer, number, optional, post
 from inferd.types import MAX_STOP_STRING_LEN, MAX_STOP_STRINGS
 
 _ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
@@ -94,10 +94,6 @@ _NAME: Schema = {
 _MODELS: Schema = {"type": "object", "required": ["models"], "properties": {"models": {"type": "array"}}}
 
 
-def _get(summary: str, done: Schema) -> dict[str, Any]:
-    return {"get": {"summary": summary, "responses": answers(done, _ERROR)}}
-
-
 def _lines(summary: str, request: Schema) -> dict[str, Any]:
     """A route that streams lines of JSON unless it is told not to."""
     path = post(summary, request, _ANSWER, _ERROR)
@@ -107,9 +103,9 @@ def _lines(summary: str, request: Schema) -> dict[str, Any]:
 
 def paths() -> dict[str, Any]:
     return {
-        "/api/version": _get("The version of inferd", {"type": "object", "required": ["version"]}),
-        "/api/tags": _get("The models that are served", _MODELS),
-        "/api/ps": _get("The models that are loaded", _MODELS),
+        "/api/version": get("The version of inferd", {"type": "object", "required": ["version"]}, _ERROR),
+        "/api/tags": get("The models that are served", _MODELS, _ERROR),
+        "/api/ps": get("The models that are loaded", _MODELS, _ERROR),
         "/api/show": post("What a model is and can", _NAME, {"type": "object", "required": ["details"]}, _ERROR),
         "/api/chat": _lines("The next message of a chat", _CHAT),
         "/api/generate": _lines("The answer to a prompt, or the continuation of a text", _GENERATE),

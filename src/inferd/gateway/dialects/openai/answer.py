@@ -10,6 +10,7 @@ from inferd.gateway.calls import AnswerContext
 from inferd.gateway.dialects.openai.bodies import ChatBody
 from inferd.gateway.dialects.openai.logprobs import ChatLogprobs, CompletionLogprobs, prompt_logprobs
 from inferd.gateway.dialects.openai.message import Message
+from inferd.gateway.error_styles import OPENAI
 from inferd.gateway.text import TextReader
 from inferd.metrics.cost import HostPrice
 from inferd.parsing.deltas import Delta, Reasoning
@@ -122,8 +123,8 @@ class Answer:
         self.head = {"id": call.id, "created": int(time.time()), "model": context.model}
         self.usage = Usage(accepted, context.price)
         self.timings = Timings(context.begin)
-        idle = call.turn.warnings(context.ready) if call.turn is not None else ()
-        self._warnings = [*call.warnings, *(text.replace("thinking_budget", "thinking_token_budget") for text in idle)]
+        idle = call.turn.warnings(context.ready, OPENAI.names) if call.turn is not None else ()
+        self._warnings = [*call.warnings, *idle]
         self.choices = [
             Choice(at * n + i, call, one, context.ready) for at, one in enumerate(accepted) for i in range(n)
         ]

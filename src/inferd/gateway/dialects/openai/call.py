@@ -24,6 +24,7 @@ from inferd.gateway.dialects.openai.structured import FIELDS as STRUCTURED
 from inferd.gateway.dialects.openai.structured import structured_of
 from inferd.gateway.dialects.openai.tools import Offer, offer_of
 from inferd.gateway.json_fields import convert, integral
+from inferd.gateway.text import TextTurn
 from inferd.gateway.tools import checked_tools
 from inferd.metrics.requests import MAX_TARGET, MIN_TARGET, Targets
 from inferd.types import MAX_LOGPROBS, SamplingParams, StructuredOutputs
@@ -86,11 +87,11 @@ class Call:
 
     @property
     def names(self) -> dict[str, str]:
-        """What the body calls fields of SamplingParams."""
+        """What this body calls fields of SamplingParams."""
         name = self.structured_name
         if self.structured is None and self.turn is not None and self.turn.tools:
             name = "functions" if self.is_legacy else "tools"
-        return {"structured_outputs": name, "thinking_budget": "thinking_token_budget"}
+        return {"structured_outputs": name}
 
     @property
     def operation(self) -> str:
@@ -117,24 +118,20 @@ class Call:
         if self.turn is not None:
             turn = replace(self.turn, sampling=values, truncate_prompt_tokens=keep)
             return [turn.command(f"{self.id}-0", ready, caller)]
-        body = self.body
-        return [
-            Generate(
-                request_id=f"{self.id}-{number}",
-                prompt=prompt,
-                sampling=sampling,
-                priority=body.priority,
-                tenant=caller.tenant,
-                weight=caller.weight,
-                adapter=caller.adapter,
-                is_background=caller.is_background,
-                cache_salt=body.cache_salt,
-                truncate_prompt_tokens=keep,
-                want_prompt_text=self.echo or body.return_prompt_text,
-                want_prompt_pieces=self.echo and self.num_logprobs is not None,
-            )
-            for number, prompt in enumerate(self.prompts)
-        ]
+        turns = (self._text_turn(prompt, values, keep) for prompt in self.prompts)
+        return [turn.command(f"{self.id}-{number}", ready, caller) for number, turn in enumerate(turns)]
+
+    def _text_turn(self, prompt: Prompt, values: dict[str, Any], keep: int | None) -> TextTurn:
+        return TextTurn(
+            prompt=prompt,
+            sampling=values,
+            structured=self.structured,
+            truncate_prompt_tokens=keep,
+            priority=self.body.priority,
+            cache_salt=self.body.cache_salt,
+            want_prompt_text=self.echo or self.body.return_prompt_text,
+            want_prompt_pieces=self.echo and self.num_logprobs is not None,
+        )
 
     def _sampling(self) -> dict[str, Any]:
         """What the body says of fields of SamplingParams."""
@@ -145,8 +142,6 @@ class Call:
         values["logprobs"] = self.num_logprobs
         if self.echo and self.num_logprobs is not None:
             values["prompt_logprobs"] = max(self.num_logprobs, values.get("prompt_logprobs") or 0)
-        if self.structured is not None and self.turn is None:
-            values["structured_outputs"] = {"kind": self.structured.kind, "value": self.structured.value}
         return values
 
     def _num_kept(self, sampling: SamplingParams, ready: Ready) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.gateway.json_fields import MAX_DEPTH, is_deep
 from inferd.types import StructuredOutputs
 
 
@@ -60,8 +61,10 @@ def _structural_tag(value: Any, name: str) -> StructuredOutputs:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidRequestError(f"{name}: a structural tag must be JSON", param=name) from error
+        if is_deep(value):
+            raise InvalidRequestError(f"{name} is nested more than {MAX_DEPTH} levels deep", param=name)
     structures = value.get("structures") if isinstance(value, dict) else None
     if not isinstance(structures, list) or not structures:
         raise InvalidRequestError(f"{name}: a structural tag must have a list of structures", param=name)

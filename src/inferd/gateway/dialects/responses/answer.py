@@ -12,7 +12,7 @@ from inferd.errors import InferdError
 from inferd.gateway.calls import AnswerContext, sampling_of
 from inferd.gateway.chat import ChatTurn
 from inferd.gateway.dialects.responses.output import Event, Output
-from inferd.gateway.error_styles import Failure
+from inferd.gateway.error_styles import RESPONSES, Failure
 from inferd.gateway.errors import to_failure
 from inferd.worker.client import Update
 
@@ -112,7 +112,7 @@ class ResponseStream:
 
     def fail(self, error: InferdError | Exception) -> bytes:
         """Clients that wait for the last event find it; those that read only text stop at the event `error`."""
-        failure = to_failure(error)
+        failure = RESPONSES.apply(to_failure(error))
         response = failed(self._answer.response(), failure)
         self._on_end(response)
         said = {"code": failure.code or failure.kind, "message": failure.message, "param": failure.param}

@@ -17,6 +17,7 @@ from inferd.gateway.dialects.responses import bodies
 from inferd.gateway.dialects.responses.answer import Answer, ResponseStream, WholeResponse
 from inferd.gateway.dialects.responses.bodies import ENCRYPTED, CountBody, ResponsesBody
 from inferd.gateway.dialects.responses.items import Item, chat_of, items_of, new_id, tools_of
+from inferd.gateway.error_styles import RESPONSES
 from inferd.gateway.json_fields import convert, integral
 from inferd.metrics.requests import Targets
 from inferd.types import StructuredOutputs
@@ -60,8 +61,7 @@ class Call:
         return self.asked.body.stream
 
     def commands(self, ready: Ready, caller: Caller) -> Sequence[Generate]:
-        # max_output_tokens is a bound here, and a response says when it was met
-        return [msgspec.structs.replace(self.turn.command(self.id, ready, caller), fit_max_tokens=True)]
+        return [self.turn.command(self.id, ready, caller)]
 
     def targets(self, usual: Targets) -> Targets:
         return usual
@@ -110,9 +110,7 @@ class Call:
         return head | ({"warnings": warnings} if warnings else {})
 
     def _answer(self, context: AnswerContext) -> Answer:
-        names = {"thinks": "reasoning", "reasoning_effort": "reasoning.effort"}
-        split = (warning.partition(" ") for warning in self.turn.warnings(context.ready))
-        idle = [f"{names.get(name, name)} {rest}" for name, _, rest in split]
+        idle = self.turn.warnings(context.ready, RESPONSES.names)
         return Answer(
             head=self.head(context.model, "in_progress", idle),
             context=context,
@@ -160,6 +158,7 @@ def turn_of(
         structured=_structured(body.text.format),
         thinks=False if body.reasoning.effort == "none" else None,
         reasoning_effort=body.reasoning.effort,
+        fit_max_tokens=True,  # a response says when its bound was met
     )
     return turn, warnings
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from inferd.gateway.dialects.responses.bodies import Include
-from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, answers, array, integer, number, one_of, optional, post
+from inferd.gateway.schemas import (
+    FLAG,
+    INT32,
+    TEXT,
+    Schema,
+    array,
+    bodiless,
+    in_path,
+    integer,
+    number,
+    one_of,
+    optional,
+    post,
+    query,
+)
 from inferd.types import MAX_SEED, MAX_STOP_STRING_LEN, MAX_STOP_STRINGS
 
 _PART: Schema = {
@@ -149,28 +163,22 @@ _COUNTED: Schema = {
     "required": ["object", "input_tokens"],
     "properties": {"object": {"const": "response.input_tokens"}, "input_tokens": {"type": "integer", "minimum": 1}},
 }
-_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^resp_[0-9a-f]{32}$"}}
-
-
-def _query(name: str, schema: Schema) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema}
+_ID: Schema = {"type": "string", "pattern": "^resp_[0-9a-f]{32}$"}
 
 
 def paths() -> dict[str, Any]:
     page = [
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
-        _query("order", {"enum": ["asc", "desc"]}),
-        _query("after", {"type": "string"}),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
+        query("order", {"enum": ["asc", "desc"]}),
+        query("after", {"type": "string"}),
     ]
-    items = {"summary": "The input of a kept response", "parameters": [_ID, *page], "responses": answers(_ITEMS)}
-    cancel = {"summary": "Ends a response of the background", "parameters": [_ID], "responses": answers(RESPONSE)}
+    items = {**bodiless("The input of a kept response", _ITEMS), "parameters": page}
+    one = {"get": bodiless("A kept response", RESPONSE), "delete": bodiless("Deletes it", _DELETED)}
+    cancel = {"post": bodiless("Ends a response of the background", RESPONSE)}
     return {
         "/v1/responses": post("The next response of a chat", RESPONSES, RESPONSE, streams=True),
         "/v1/responses/input_tokens": post("The tokens of an input", COUNT, _COUNTED),
-        "/v1/responses/{id}": {
-            "get": {"summary": "A kept response", "parameters": [_ID], "responses": answers(RESPONSE)},
-            "delete": {"summary": "Deletes it", "parameters": [_ID], "responses": answers(_DELETED)},
-        },
-        "/v1/responses/{id}/cancel": {"post": cancel},
-        "/v1/responses/{id}/input_items": {"get": items},
+        "/v1/responses/{id}": in_path(one, "id", schema=_ID),
+        "/v1/responses/{id}/cancel": in_path(cancel, "id", schema=_ID),
+        "/v1/responses/{id}/input_items": in_path({"get": items}, "id", schema=_ID),
     }

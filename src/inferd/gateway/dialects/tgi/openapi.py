@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inferd.gateway.dialects.tgi.bodies import MAX_STOPS
-from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, answers, array, integer, number, optional, post
+from inferd.gateway.schemas import FLAG, INT32, TEXT, Schema, array, get, integer, number, optional, post
 from inferd.types import MAX_LOGPROBS, MAX_SEED, MAX_STOP_STRING_LEN
 
 _ERROR: Schema = {
@@ -77,7 +77,7 @@ def paths() -> dict[str, Any]:
         "/": root,
         "/generate": post("The continuation of a text", _TEXT, _GENERATED, _ERROR),
         "/generate_stream": stream,
-        "/info": {"get": {"summary": "What is served, and its limits", "responses": answers(_INFO, _ERROR)}},
+        "/info": get("What is served, and its limits", _INFO, _ERROR),
         "/chat_tokenize": post("A chat as its template renders it, and its tokens", _CHAT, tokens, _ERROR),
         "/invocations": post("SageMaker's: a text, a chat or instances", {"type": "object"}, {}, _ERROR, streams=True),
         "/vertex": post("Vertex's: a prediction for each instance", _INSTANCES, _PREDICTED, _ERROR),

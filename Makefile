@@ -56,7 +56,7 @@ many-models: $(DEVELOP)
 	$(BIN)/python benchmarks/many_models.py $(ARGS)
 
 fuzz-http: $(DEVELOP)
-	$(BIN)/python tools/with_server.py $(BIN)/python benchmarks/fuzz_http.py $(ARGS) --url
+	$(BIN)/python benchmarks/fuzz_http.py $(ARGS)
 
 # An editable install: Python sources are used where they lie; a change of native/ builds again. Without build isolation
 # where the tools are there: objects are then kept from build to build (6 s instead of 67 s for one changed file).

@@ -84,7 +84,8 @@ def test_requests_and_idle_time_cost_what_the_host_costs() -> None:
         time.sleep(0.5)
         asyncio.run(mixed_load(url))
         time.sleep(0.3)
-        (model,) = httpx.get(url + "/inferd/state", headers={"x-api-key": "a"}).json()["models"]
+        states = [httpx.get(url + "/inferd/state", headers={"x-api-key": key}).json() for key in ("a", "b")]
+    (model,), (others,) = (state["models"] for state in states)
     rows = list(csv.DictReader(io.StringIO(CliRunner().invoke(usage, ["export"]).output)))
     cost = {kind: sum(float(row["cost"]) for row in rows if row["kind"] == kind) for kind in ("request", "idle")}
     # all together: price x time
@@ -95,7 +96,7 @@ def test_requests_and_idle_time_cost_what_the_host_costs() -> None:
     assert {row["finish_reason"] for row in rows if row["kind"] == "request"} == {"length", "abort"}
     assert sum(row["kind"] == "request" for row in rows) == 40
     assert {row["currency"] for row in rows} == {"EUR"}
-    by_tenant = model["cost"]["by_tenant"]
+    by_tenant = {**model["cost"]["by_tenant"], **others["cost"]["by_tenant"]}  # each sees its own
     assert len(by_tenant) == 2
     assert sum(by_tenant.values()) == pytest.approx(cost["request"])
     assert model["cost"]["busy"] == pytest.approx(cost["request"], rel=0.01)

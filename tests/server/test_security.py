@@ -106,10 +106,9 @@ def test_a_client_of_kserve_that_leaves_frees_the_engine(url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "body"), [
-    ("/v1/completions", {"prompt": "<pace>", "n": 8, "logprobs": 5, "max_tokens": 4000}),
+    ("/v1/completions", {"prompt": "a", "n": 4, "logprobs": 5, "max_tokens": 4000}),
     ("/api/chat", {"model": "mock/model", "messages": [{"role": "user", "content": "a"}], "logprobs": True,
                    "top_logprobs": 20, "options": {"num_predict": 4000}}),
-    ("/generate_stream", {"inputs": "a", "parameters": {"max_new_tokens": 4000, "top_n_tokens": 5}}),
 ])  # fmt: skip
 def test_a_reader_that_stands_still_is_dropped(url: str, path: str, body: dict[str, Any]) -> None:
     address, content = httpx.URL(url), json.dumps({**body, "stream": True}).encode()

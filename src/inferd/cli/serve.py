@@ -147,10 +147,11 @@ def server_config(context: click.Context, models: tuple[str, ...], values: dict[
     named = tuple(ModelConfig(model=m, served_names=names) for m in ((DEFAULT_MODEL,) if is_default else models))
     if names and len(models) > 1:
         raise Misuse("--served-model-name names one model, and several are given")
+    queue = values["max_queue_len"]  # engine_config takes it: it bounds the engine's queue too
     values["engine"] = engine_config(values, written.pop("engine", None), lambda name: _is_given(context, name))
+    values["max_queue_len"] = queue
     values |= {name: value for name, value in written.items() if not _is_given(context, name)}
-    if "max_queue_len" in values:  # bounds the engine's queue too
-        values["engine"] = replace(values["engine"], max_queue_len=values["max_queue_len"])
+    values["engine"] = replace(values["engine"], max_queue_len=values["max_queue_len"])
     served = (*listed, *named)
     if adapters and len(served) != 1:
         raise Misuse("--lora-modules are for one model: name it, or list the adapters in the file of --config")

@@ -231,17 +231,24 @@ def jails_of(pid: int) -> list[int]:
 
 
 def descendants() -> list[int]:
-    """Of this process; the orphans of a program would be children of process 1, whose command line is the runner's.
-    Compilers of grammars that earlier tests started are no program's."""
+    """Of this process, but for those that earlier tests keep; the orphans of a program would be children of process 1,
+    whose command line is the runner's."""
     runners = [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
         if b"program.py" in contents(path) and b"exec(compile" in contents(path)
     ]
-    others = [
-        child for child in children(os.getpid()) if b"inferd.structured" not in contents(Path(f"/proc/{child}/cmdline"))
-    ]
-    return others + runners
+    return [child for child in children(os.getpid()) if child not in KEPT] + runners
+
+
+KEPT: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _kept() -> None:
+    """Servers and compilers of grammars that were there before the test."""
+    KEPT.clear()
+    KEPT.update(children(os.getpid()))
 
 
 def contents(path: Path) -> bytes:

@@ -23,13 +23,8 @@ from support.server import running
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("models")
-    onnx_models.linear(folder / "linear.onnx")
-    for number in (1, 2):
-        onnx_models.linear(folder / "scaled" / str(number) / "model.onnx", scale=number)
-    onnx_models.identity(folder / "texts.onnx", TensorProto.STRING)
-    onnx_models.identity(folder / "half.onnx", TensorProto.FLOAT16)
-    onnx_models.identity(folder / "flags.onnx", TensorProto.BOOL)
-    onnx_models.identity(folder / "floats.onnx", TensorProto.FLOAT)
+    types = {"texts": TensorProto.STRING, "half": TensorProto.FLOAT16, "flags": TensorProto.BOOL}
+    onnx_models.repository(folder, **types, floats=TensorProto.FLOAT)
     onnx_models.lookup(folder / "look up.onnx")
     return [str(path) for path in sorted(folder.iterdir())]
 

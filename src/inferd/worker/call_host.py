@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
-import queue
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from inferd.errors import EngineError, InferdError, OverloadedError
 from inferd.worker.batcher import Batcher, BatchPolicy, Pending
-from inferd.worker.frames import read_frame
+from inferd.worker.frames import Line
 from inferd.worker.protocol import (
-    HEARTBEAT_SECONDS,
     Call,
     Cancel,
     Failed,
     Heartbeat,
-    Message,
     Ready,
     Reply,
-    command_decoder,
-    to_frame,
     to_wire_error,
 )
 
@@ -52,9 +45,8 @@ class CallHost:
 
     def __init__(self, service: CallService, stream: socket.socket) -> None:
         self._service = service
-        self._stream = stream
+        self._line = Line(stream, self._heartbeat)
         self._batcher = Batcher(service.policy)
-        self._outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._num_turns = 0
         self._num_computing = 0
         self._counting = threading.Lock()  # of what several runners change
@@ -62,13 +54,8 @@ class CallHost:
     def run(self) -> None:
         for number in range(self._service.num_runners):
             threading.Thread(target=self._compute, name=f"runner-{number}", daemon=True).start()
-        threading.Thread(target=self._write, name="writer", daemon=True).start()
-        try:
-            while (body := read_frame(self._stream)) is not None:
-                self._handle(command_decoder.decode(body))
-        except Exception:
-            log.exception("the connection to the gateway failed")
-        os._exit(0)
+        threading.Thread(target=self._line.write, name="writer", daemon=True).start()
+        self._line.read(self._handle)
 
     def _handle(self, command: object) -> None:
         if isinstance(command, Cancel):
@@ -113,37 +100,16 @@ class CallHost:
                     self._answer([pending])
         else:
             for reply in replies:
-                self._outbox.put(reply)
+                self._line.send(reply)
 
     def _fail(self, call_id: str, error: Exception) -> None:
         if not isinstance(error, InferdError):
             log.exception("a call failed", exc_info=error)
-        self._outbox.put(Failed(request_id=call_id, error=to_wire_error(error)))
+        self._line.send(Failed(request_id=call_id, error=to_wire_error(error)))
 
-    def _write(self) -> None:
-        """Thread: replies out, and a heartbeat whenever a second passed since the last."""
-        beat_at = time.monotonic()
-        while True:
-            try:
-                message = self._outbox.get(timeout=max(0.0, beat_at - time.monotonic()))
-            except queue.Empty:
-                beat_at = time.monotonic() + HEARTBEAT_SECONDS
-                has_work = bool(self._num_computing or self._batcher.num_waiting)
-                message = Heartbeat(num_turns=self._num_turns, has_work=has_work)
-            try:
-                self._stream.sendall(_frame(message))
-            except OSError:
-                os._exit(0)
-
-
-def _frame(message: Message) -> bytes:
-    """A reply that no frame can hold fails its call, not the worker."""
-    try:
-        return to_frame(message)
-    except InferdError as error:
-        if not isinstance(message, Reply):
-            raise
-        return to_frame(Failed(request_id=message.call_id, error=to_wire_error(error)))
+    def _heartbeat(self) -> Heartbeat:
+        has_work = bool(self._num_computing or self._batcher.num_waiting)
+        return Heartbeat(num_turns=self._num_turns, has_work=has_work)
 
 
 class HostedService:

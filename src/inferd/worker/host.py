@@ -9,7 +9,6 @@ between two steps.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import socket
 import threading
@@ -32,10 +31,9 @@ from inferd.errors import (
 from inferd.tokenizer.chat_template import ChatTemplate
 from inferd.types import EngineStats, GenerateRequest, PositionLogprobs, RequestTimings, TokenEvent
 from inferd.worker.details import details_of
-from inferd.worker.frames import read_frame
+from inferd.worker.frames import Line
 from inferd.worker.prompts import PromptReader, Tokenizer
 from inferd.worker.protocol import (
-    HEARTBEAT_SECONDS,
     Abort,
     Aborted,
     Accepted,
@@ -54,8 +52,6 @@ from inferd.worker.protocol import (
     Tokenize,
     Tokenized,
     UnloadAdapter,
-    command_decoder,
-    to_frame,
     to_wire_error,
 )
 
@@ -104,23 +100,22 @@ class Host:
         self._engine = loaded.engine
         self._tokenizer = loaded.tokenizer
         self._prompts = PromptReader(loaded.tokenizer, loaded.chat_template, self._engine.max_model_len)
-        self._stream = stream
+        self._line = Line(stream, self._heartbeat)
         self._unread: queue.SimpleQueue[Generate | Tokenize | Detokenize] = queue.SimpleQueue()
         self._reading: dict[str, bool] = {}  # request that is being tokenized -> whether it was aborted meanwhile
         self._reading_lock = threading.Lock()
         self._unprepared: queue.SimpleQueue[LoadAdapter | UnloadAdapter] = queue.SimpleQueue()
         self._inbox: queue.SimpleQueue[Inbound] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._num_turns = 0
         self._is_busy = False
         self._stats_at = 0.0
         self._last_stats: EngineStats | None = None
 
     def run(self) -> None:
-        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._line.read, args=(self._handle,), name="reader", daemon=True).start()
         threading.Thread(target=self._read_prompts, name="prompts", daemon=True).start()
         threading.Thread(target=self._prepare_adapters, name="adapters", daemon=True).start()
-        threading.Thread(target=self._write, name="writer", daemon=True).start()
+        threading.Thread(target=self._line.write, name="writer", daemon=True).start()
         while True:
             self._take_commands()
             self._is_busy = self._engine.has_work
@@ -129,7 +124,7 @@ class Host:
             self._num_turns += 1
 
     def send(self, message: Message) -> None:
-        self._outbox.put(message)
+        self._line.send(message)
 
     def _take_commands(self) -> None:
         """Everything that waits; blocks while the engine has nothing to do."""
@@ -195,15 +190,6 @@ class Host:
         if not isinstance(error, InferdError):
             log.exception("request failed", exc_info=error)
         self.send(Failed(request_id=request_id, error=to_wire_error(error)))
-
-    def _read(self) -> None:
-        """Thread: commands in. The gateway's end closing is this process's end."""
-        try:
-            while (body := read_frame(self._stream)) is not None:
-                self._handle(command_decoder.decode(body))
-        except Exception:
-            log.exception("the connection to the gateway failed")
-        os._exit(0)
 
     def _handle(self, command: Command) -> None:
         if isinstance(command, Abort):
@@ -278,20 +264,9 @@ class Host:
         text = self._prompts.to_text(command.prompt) if command.want_text else ""
         return Tokenized(call_id=command.call_id, token_ids=ids, pieces=pieces, text=text)
 
-    def _write(self) -> None:
-        """Thread: events out, and a heartbeat whenever a second passed since the last."""
-        beat_at = time.monotonic()
-        while True:
-            try:
-                message = self._outbox.get(timeout=max(0.0, beat_at - time.monotonic()))
-            except queue.Empty:
-                beat_at = time.monotonic() + HEARTBEAT_SECONDS
-                has_work = self._is_busy or bool(self._reading)
-                message = Heartbeat(num_turns=self._num_turns, has_work=has_work, stats=self._last_stats)
-            try:
-                self._stream.sendall(to_frame(message))
-            except OSError:
-                os._exit(0)
+    def _heartbeat(self) -> Heartbeat:
+        has_work = self._is_busy or bool(self._reading)
+        return Heartbeat(num_turns=self._num_turns, has_work=has_work, stats=self._last_stats)
 
 
 def _ids_of(position: PositionLogprobs | None) -> list[int]:

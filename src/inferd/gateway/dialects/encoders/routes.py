@@ -69,7 +69,7 @@ class Encoders:
             for at, row in enumerate(rows.rows)
         ]
         answer = {"object": "list", "data": data, "model": model.name, "usage": _usage(rows.total_tokens)}
-        return json_response(answer | ({"warnings": warnings} if warnings else {}))
+        return _answered(answer, warnings)
 
     async def embed(self, request: Request) -> Response:
         body, _ = body_of(await self._gateway.fields(request), bodies.Embed)
@@ -141,7 +141,7 @@ class Encoders:
             raise InvalidRequestError("inputs: sentences must not be empty", param="inputs")
         truncate = bool(body.parameters.get("truncate", False))
         rows = await encoding.embed(self._gateway, request, self._model(body), texts, param="inputs", truncate=truncate)
-        return json_response([encoding.cosine(rows.rows[0], row) for row in rows.rows[1:]])
+        return json_response(encoding.cosines(rows.rows[0], rows.rows[1:]))
 
     async def rerank(self, request: Request) -> Response:
         body, warnings = body_of(await self._gateway.fields(request), bodies.Rerank)
@@ -174,7 +174,7 @@ class Encoders:
         results = [_hit(at, scores[at], texts[at], with_text) for at in best]
         usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
         answer = {"id": f"rerank-{uuid.uuid4().hex}", "object": "list", "model": model.name, "usage": usage}
-        return json_response({**answer, "results": results} | ({"warnings": warnings} if warnings else {}))
+        return _answered({**answer, "results": results}, warnings)
 
     async def score(self, request: Request) -> Response:
         body, warnings = body_of(await self._gateway.fields(request), bodies.Score)
@@ -194,7 +194,7 @@ class Encoders:
             num_tokens += count
         data = [{"index": at, "object": "score", "score": value} for at, value in enumerate(scores)]
         answer = {"id": f"score-{uuid.uuid4().hex}", "object": "list", "model": model.name, "data": data}
-        return json_response(answer | {"usage": _usage(num_tokens)} | ({"warnings": warnings} if warnings else {}))
+        return _answered(answer | {"usage": _usage(num_tokens)}, warnings)
 
     async def classify(self, request: Request) -> Response:
         body, warnings = body_of(await self._gateway.fields(request), bodies.Classify)
@@ -244,6 +244,10 @@ class Encoders:
             normalize=body.embd_normalize == 2,
         )
         return json_response([{"index": at, "embedding": [row.tolist()]} for at, row in enumerate(rows.rows)])
+
+
+def _answered(answer: dict[str, Any], warnings: list[str]) -> Response:
+    return json_response({**answer, "warnings": warnings} if warnings else answer)
 
 
 def _usage(num_tokens: int) -> dict[str, int]:
